@@ -1,0 +1,41 @@
+# make help lists what there is. ARGS="..." hands further words to the command behind a target.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint sweep bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(VENV)/.complete ## install into .venv, pinned; skipped when up to date
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "error: Python 3.11 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version); say make PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: setup ## generate the phantom cohort, train and test on it, say where the pictures are
+	$(BIN)/python -m cardiomegaly.train +experiment=demo $(ARGS)
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+sweep: setup ## four backbones x balanced and unbalanced, and the report; ARGS="data=nih data.root=..."
+	$(BIN)/python -m cardiomegaly.train -m +experiment=sweep $(ARGS)
+
+bench: setup ## measure loading, training and memory; ARGS="--quick" ends in 3 minutes
+	$(BIN)/python -m cardiomegaly.bench $(ARGS)
+
+clean: ## remove the environment and what tools left; outputs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
