@@ -1,0 +1,1 @@
+"""Labels, cohort, split, decoded images and batches; knows nothing of models."""

@@ -1,0 +1,211 @@
+"""Which images take part, and in which part each of them stands.
+
+The cohort is drawn first, then split, and only then is the training part balanced: a patient
+stands in one part alone, except where `split=image` repeats what the Keras study did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+PARTS = ("train", "val", "test")
+VIEWS = ("PA", "AP")
+OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
+
+
+def draw_cohort(
+    labels: pd.DataFrame,
+    name: str,
+    views: tuple[str, ...] = VIEWS,
+    negatives_per_positive: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Choose the images that take part.
+
+    Args:
+        labels: columns image, target, sex, view_position.
+        name: `study` (every positive and, for each sex, at most `negatives_per_positive` times
+            half the positives drawn at random) or `all`.
+        views: the view positions that may take part.
+        negatives_per_positive: negatives drawn for one positive under `study`.
+        seed: of the draw.
+
+    Raises:
+        ValueError: unknown name, or no image is left.
+    """
+    if name not in ("study", "all"):
+        raise ValueError(f"cohort: must be study or all, got {name!r}")
+    seen = labels[labels["view_position"].isin(views)]
+    if seen.empty:
+        raise ValueError(f"cohort.views={list(views)} leaves no image of {len(labels):,}")
+    if name == "all":
+        return seen.reset_index(drop=True)
+    rng = np.random.default_rng(seed)
+    chosen = [seen.index[seen["target"] == 1].to_numpy()]
+    most = negatives_per_positive * len(chosen[0]) // 2
+    for sex in sorted(seen["sex"].unique()):
+        candidates = seen.index[(seen["target"] == 0) & (seen["sex"] == sex)].to_numpy()
+        chosen.append(rng.permutation(candidates)[:most])
+    return seen.loc[np.sort(np.concatenate(chosen))].reset_index(drop=True)
+
+
+def split_cohort(
+    cohort: pd.DataFrame,
+    name: str,
+    fractions: tuple[float, float, float],
+    seed: int,
+    root: Path | None = None,
+) -> pd.Series:
+    """Assign every image of the cohort to train, val or test.
+
+    Args:
+        cohort: columns image, patient_id, target, sex.
+        name: `patient` (a patient stands in one part, parts alike in prevalence and sex),
+            `image` (stratified by target and sex; patients leak) or `official` (NIH's lists in
+            `root`; the validation part is taken from train_val by patient).
+        fractions: of train, val and test; they sum to 1.
+        seed: of the draw.
+        root: the folder of the official lists.
+
+    Returns:
+        One of train, val, test for each row, in the cohort's order.
+
+    Raises:
+        ValueError: unknown name, bad fractions, or the official lists do not cover the cohort.
+        FileNotFoundError: an official list is absent.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or len(fractions) != len(PARTS):
+        raise ValueError(
+            f"split.fractions: must be three shares (train, val, test) that sum to 1, "
+            f"got {list(fractions)}"
+        )
+    if name == "patient":
+        return _by_patient(cohort, fractions, seed)
+    if name == "image":
+        singles = cohort.assign(patient_id=np.arange(len(cohort)))
+        return _by_patient(singles, fractions, seed)
+    if name == "official":
+        return _official(cohort, fractions, seed, root or Path())
+    raise ValueError(f"split: must be patient, image or official, got {name!r}")
+
+
+def read_split(path: Path, cohort: pd.DataFrame) -> pd.Series:
+    """Take the parts from a `split.csv` (columns image, split); images it lacks get a NaN.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing, a part is unknown, an image is listed twice, or no image
+            of the cohort is in it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"split.file: {path} does not exist")
+    given = pd.read_csv(path, dtype=str)
+    for column in ("image", "split"):
+        if column not in given.columns:
+            raise ValueError(
+                f"split.file: {path} lacks the column {column!r}; it needs image and split, "
+                f"it has {', '.join(given.columns)}"
+            )
+    unknown = sorted(set(given["split"].dropna()) - set(PARTS))
+    if unknown:
+        raise ValueError(f"split.file: split must be one of {', '.join(PARTS)}, got {unknown[0]!r}")
+    twice = int(given["image"].duplicated().sum())
+    if twice:
+        raise ValueError(f"split.file: {path} lists {twice} images twice; keep one row of each")
+    parts = cohort["image"].map(given.set_index("image")["split"])
+    if parts.notna().sum() == 0:
+        raise ValueError(f"split.file: {path} holds none of the {len(cohort):,} images found")
+    return parts
+
+
+def shared_patients(split: pd.DataFrame) -> int:
+    """Count the patients who stand in more than one part (columns patient_id, split)."""
+    return int(split.drop_duplicates(["patient_id", "split"])["patient_id"].duplicated().sum())
+
+
+def check_split(split: pd.DataFrame, leaks_allowed: bool) -> None:
+    """Refuse a split that cannot be trained on (columns patient_id, split, target).
+
+    Raises:
+        ValueError: a patient stands in two parts, a part is empty, or a part lacks one class.
+    """
+    leaking = shared_patients(split)
+    if leaking and not leaks_allowed:
+        raise ValueError(
+            f"split: {leaking:,} patients stand in more than one part, so the test would be of "
+            "patients seen in training; use split=patient (split=image repeats the study's leak)"
+        )
+    for part in PARTS:
+        target = split.loc[split["split"] == part, "target"]
+        if target.nunique() < 2:
+            raise ValueError(
+                f"split: the {part} part holds {int((target == 1).sum())} images with and "
+                f"{int((target == 0).sum())} without cardiomegaly; both are needed: use more data "
+                "or other split.fractions"
+            )
+
+
+def split_hash(split: pd.DataFrame) -> str:
+    """SHA-256 of the sorted `image,split` lines: equal for runs on the same split."""
+    lines = sorted(split["image"] + "," + split["split"])
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _by_patient(
+    cohort: pd.DataFrame, fractions: tuple[float, float, float], seed: int
+) -> pd.Series:
+    """Deal patients out like cards, within strata of sex and of ever having been positive.
+
+    A stratum is sorted so that like patients follow each other (ties at random), and each patient
+    goes to the part that lags furthest behind its share: of the positives where the patient has
+    any, else of the images. The parts end alike in prevalence, sex and images a patient.
+    """
+    patients = cohort.groupby("patient_id").agg(
+        positives=("target", "sum"), images=("target", "size"), sex=("sex", "first")
+    )
+    rng = np.random.default_rng(seed)
+    patients["tie"] = rng.permutation(len(patients))
+    patients = patients.sort_values(["positives", "images", "tie"])
+    share = np.asarray(fractions)
+    part_of: dict[int, str] = {}
+    for (positive, _), stratum in patients.groupby([patients["positives"] > 0, "sex"]):
+        sizes = stratum["positives" if positive else "images"]
+        lag = rng.uniform(0, 1, len(PARTS)) * share  # where to begin is random as well
+        for patient, size in zip(stratum.index.tolist(), sizes.tolist(), strict=True):
+            lag += share * size
+            part = int(np.argmax(np.where(share > 0, lag, -np.inf)))
+            lag[part] -= size
+            part_of[patient] = PARTS[part]
+    return cohort["patient_id"].map(part_of)
+
+
+def _official(
+    cohort: pd.DataFrame, fractions: tuple[float, float, float], seed: int, root: Path
+) -> pd.Series:
+    listed = {}
+    for file_name in OFFICIAL_LISTS:
+        path = root / file_name
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"split=official: {path} does not exist; put NIH's {' and '.join(OFFICIAL_LISTS)} "
+                "in data.root, or use split=patient"
+            )
+        listed.update(dict.fromkeys(path.read_text().split(), file_name))
+    source = cohort["image"].map(listed)
+    if source.isna().any():
+        raise ValueError(
+            f"split=official: {int(source.isna().sum()):,} images are in neither list, first "
+            f"{cohort['image'][source.isna()].iloc[0]!r}"
+        )
+    parts = pd.Series("test", index=cohort.index)
+    rest = source == OFFICIAL_LISTS[0]
+    train, val, _ = fractions
+    if train + val <= 0:
+        raise ValueError("split.fractions: train and val must not both be 0 with split=official")
+    within = (train / (train + val), val / (train + val), 0.0)
+    parts[rest] = _by_patient(cohort[rest], within, seed)
+    return parts
