@@ -1,0 +1,1 @@
+"""Backbone, head and the Lightning module that joins them; knows nothing of data."""

@@ -1,0 +1,153 @@
+"""A timm network as feature extractor: grey images in, feature maps out.
+
+Design choices: normalisation belongs to the network, so nobody can forget it; a frozen network
+runs without gradients and keeps batch norm in eval mode, whatever `train()` says; weights are
+loaded from a file by `model.weights`, never by timm at construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+import cardiomegaly.model.resnet152v2  # noqa: F401  (registers the network with timm)
+
+TRAINABLE = ("none", "last_stage", "all")
+WHITE = 255.0
+
+
+@dataclass
+class BackboneConfig:
+    """One of `conf/backbone`.
+
+    Attributes:
+        name: the study's name of the network.
+        model: timm's name, with the tag of the pretrained weights.
+        image_size: height and width of the input in pixels.
+        weights: `pretrained`, `none` (random) or a file (safetensors or a state dict).
+        options: timm's own arguments, such as `pad_type: same`.
+        trainable: `none`, `last_stage` or `all`.
+        learning_rate: of the trainable part of the backbone.
+        last_stage: modules, by name, that `trainable=last_stage` trains.
+    """
+
+    name: str
+    model: str
+    image_size: int
+    weights: str
+    options: dict[str, Any] | None
+    trainable: str
+    learning_rate: float
+    last_stage: list[str]
+
+    def __post_init__(self) -> None:
+        if self.trainable not in TRAINABLE:
+            raise ValueError(
+                f"backbone.trainable: must be one of {', '.join(TRAINABLE)}, got {self.trainable!r}"
+            )
+        if self.image_size < 32:
+            raise ValueError(f"backbone.image_size: must be at least 32, got {self.image_size}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"backbone.learning_rate: must be over 0, got {self.learning_rate}")
+
+
+class Backbone(nn.Module):
+    """Feature maps of a timm network, from images with their own normalisation.
+
+    Args:
+        config: which network, and which part of it is trained.
+
+    Raises:
+        ValueError: timm does not know the network or an option, or `last_stage` names no module.
+    """
+
+    model: Any  # a timm network
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.trainable = config.trainable
+        self.model = _create(config)
+        cfg = self.model.pretrained_cfg
+        std = torch.tensor(cfg["std"])
+        self.register_buffer("scale", (1 / (WHITE * std)).view(1, -1, 1, 1), persistent=False)
+        shift = -torch.tensor(cfg["mean"]) / std
+        self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
+        self.num_features: int = self.model.num_features
+        self.trained: list[nn.Module] = []
+        self.feature_size = self._measure(config.image_size)
+        self.trained = self._choose_trained(config.last_stage)
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        for module in self.trained:
+            module.requires_grad_(True)
+        self.train(self.training)
+
+    def normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, H, W) as the network was trained.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if image.ndim != 4 or image.shape[1] not in (1, 3):
+            raise ValueError(
+                f"image: must be (batch, 1 or 3, height, width), got {tuple(image.shape)}"
+            )
+        pixels = image.float() if image.dtype == torch.uint8 else image * WHITE
+        normalised = torch.addcmul(self.shift, pixels, self.scale)
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 1 or 3, H, W) -> features (B, C, h, w)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.trained)):
+            return self.model.forward_features(self.normalise(image))
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch the trained part; what is frozen stays in eval mode."""
+        super().train(mode)
+        self.model.eval()
+        for module in self.trained:
+            module.train(mode)
+        return self
+
+    def _choose_trained(self, last_stage: list[str]) -> list[nn.Module]:
+        if self.trainable == "none":
+            return []
+        if self.trainable == "all":
+            return [self.model]
+        modules = dict(self.model.named_modules())
+        unknown = [name for name in last_stage if name not in modules]
+        if unknown or not last_stage:
+            raise ValueError(
+                f"backbone.last_stage: names modules of the network, such as "
+                f"{', '.join(name for name, _ in self.model.named_children())}; got {last_stage}"
+            )
+        return [modules[name] for name in last_stage]
+
+    @torch.no_grad()
+    def _measure(self, image_size: int) -> tuple[int, int]:
+        """Height and width of the feature maps for an image of this size."""
+        self.eval()
+        features = self(torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8))
+        return features.shape[2], features.shape[3]
+
+
+def _create(config: BackboneConfig) -> nn.Module:
+    try:
+        return timm.create_model(
+            config.model, pretrained=False, num_classes=0, global_pool="", **(config.options or {})
+        )
+    except RuntimeError as error:  # timm's "Unknown model" and "Invalid pretrained tag"
+        raise ValueError(
+            f"backbone.model: timm does not know {config.model!r} ({error}); "
+            "timm.list_models() names what it knows"
+        ) from error
+    except TypeError as error:
+        raise ValueError(
+            f"backbone.options: {config.model} does not take {config.options} ({error})"
+        ) from error

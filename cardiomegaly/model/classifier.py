@@ -1,0 +1,119 @@
+"""Backbone and head as a LightningModule: loss, optimiser, and metrics over all predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from pytorch_lightning import LightningModule
+from torch import nn
+from torch.nn import functional as F
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_f1_score,
+    binary_recall,
+    binary_specificity,
+)
+
+from cardiomegaly.model.backbone import Backbone, BackboneConfig
+from cardiomegaly.model.head import HeadOutput
+
+EPOCH_METRICS: dict[str, Callable[..., torch.Tensor]] = {
+    "auroc": binary_auroc,
+    "average_precision": binary_average_precision,
+    "f1": binary_f1_score,
+    "sensitivity": binary_recall,
+    "specificity": binary_specificity,
+}
+
+
+class CardiomegalyClassifier(LightningModule):
+    """Logits of cardiomegaly, and the attention map of a head that has one.
+
+    A batch is a dict with `target` (B,), `index` (B,) and either `image` (B, 1, H, W) or
+    `features` (B, C, h, w), the frozen backbone's output computed beforehand.
+
+    Args:
+        backbone: fields of `BackboneConfig`, as plain containers, so that a checkpoint can be
+            loaded without this project's configuration. Weights are loaded by the caller.
+        head: `_target_` and options of the head.
+        learning_rate: of the head.
+    """
+
+    def __init__(
+        self, backbone: dict[str, Any], head: dict[str, Any], learning_rate: float
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.learning_rate = learning_rate
+        self.backbone_learning_rate = float(backbone["learning_rate"])
+        self.backbone = Backbone(BackboneConfig(**backbone))
+        self.head: nn.Module = instantiate(
+            head,
+            in_features=self.backbone.num_features,
+            feature_size=self.backbone.feature_size,
+            _convert_="all",
+        )
+        self._validated: list[dict[str, torch.Tensor]] = []
+
+    def forward(self, image: torch.Tensor) -> HeadOutput:
+        """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> logits (B,), attention (B, 1, h, w)."""
+        return self.head(self.backbone(image))
+
+    def logits(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (B,) of a batch of images or of precomputed features, in float32."""
+        if "features" in batch:
+            device = batch["features"].device.type
+            mixed = torch.is_autocast_enabled(device)
+            dtype = torch.get_autocast_dtype(device) if mixed else torch.float32
+            features = batch["features"].float().to(dtype)  # float16 to bfloat16 at once is slow
+            return self.head(features).logits.float()
+        return self(batch["image"]).logits.float()
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Binary cross-entropy of a batch."""
+        logits = self.logits(batch)
+        loss = F.binary_cross_entropy_with_logits(logits, batch["target"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        return loss
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        """Keep logits: metrics need all of them at once."""
+        kept = {"logits": self.logits(batch), "target": batch["target"], "index": batch["index"]}
+        self._validated.append(kept)
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over every validation image, each counted once whatever the number of ranks."""
+        batches, self._validated = self._validated, []
+        logits, target, index = (
+            torch.cat([batch[key] for batch in batches]) for key in ("logits", "target", "index")
+        )
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather((logits, target, index))
+            logits, target, index = (part.flatten() for part in gathered)
+            first = {int(position): place for place, position in reversed(list(enumerate(index)))}
+            once = torch.tensor(list(first.values()), device=index.device)
+            logits, target = logits[once], target[once]
+        loss = F.binary_cross_entropy_with_logits(logits, target)
+        metrics = {"val/loss": loss}
+        probability, label = logits.sigmoid(), target.long()
+        for name, metric in EPOCH_METRICS.items():
+            metrics[f"val/{name}"] = metric(probability, label)
+        self.log_dict(metrics, rank_zero_only=False, batch_size=len(logits))
+
+    def predict_step(
+        self, batch: dict[str, torch.Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> torch.Tensor:
+        """Probabilities (B,)."""
+        return self.logits(batch).sigmoid()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam; the backbone's trained part at its own learning rate."""
+        groups = [{"params": list(self.head.parameters()), "lr": self.learning_rate}]
+        trained = [p for p in self.backbone.parameters() if p.requires_grad]
+        if trained:
+            groups.append({"params": trained, "lr": self.backbone_learning_rate})
+        return torch.optim.Adam(groups, fused=True)
