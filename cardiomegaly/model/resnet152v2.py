@@ -70,6 +70,14 @@ class Bottleneck(nn.Module):
         return self.conv3(x).add_(shortcut)  # in place: nobody else needs the convolution's output
 
 
+def _stage(in_chs: int, width: int, depth: int, stride: int) -> nn.Sequential:
+    """Blocks of one width: the first projects, the last strides."""
+    wide = EXPANSION * width
+    first = Bottleneck(in_chs, width, stride=1, project=True)
+    middle = [Bottleneck(wide, width, stride=1, project=False) for _ in range(depth - 2)]
+    return nn.Sequential(first, *middle, Bottleneck(wide, width, stride, project=False))
+
+
 class ResNet152V2(nn.Module):
     """ResNet152V2: image (B,3,H,W) to features (B,2048,H/32,W/32), then timm's classifier head."""
 
@@ -90,16 +98,7 @@ class ResNet152V2(nn.Module):
         self.feature_info = [{"num_chs": 64, "reduction": 2, "module": "stem.conv"}]
         in_chs, reduction = 64, 4
         for stage, (depth, width, stride) in enumerate(zip(DEPTHS, WIDTHS, STRIDES, strict=True)):
-            blocks = [
-                Bottleneck(
-                    in_chs if block == 0 else EXPANSION * width,
-                    width,
-                    stride=stride if block == depth - 1 else 1,
-                    project=block == 0,
-                )
-                for block in range(depth)
-            ]
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(_stage(in_chs, width, depth, stride))
             in_chs = EXPANSION * width
             tap = f"stages.{stage}.{depth - 2}" if stride > 1 else "norm"
             self.feature_info.append({"num_chs": in_chs, "reduction": reduction, "module": tap})
