@@ -119,7 +119,7 @@ def generate_phantom(
     images: int = 600,
     size: int = 256,
     seed: int = 0,
-    label_noise: float = 0.02,
+    label_noise: float = 0.03,
     workers: int | None = None,
     heart: bool = True,
     view_bias: float = 0.1,
@@ -226,7 +226,7 @@ def _cohort(images: int, seed: int, label_noise: float, view_bias: float) -> lis
     ill = np.zeros(patients, dtype=bool)
     steps = np.floor(np.arange(patients + 1) * ENLARGED_PATIENTS + rng.uniform(0.5, 1.0))
     ill[order] = np.diff(steps) > 0
-    ratio = rng.normal(np.where(ill, 0.585, 0.41), 0.025)
+    ratio = rng.normal(np.where(ill, 0.57, 0.42), 0.028)
     trend = np.where(rng.random(patients) < 0.15, 0.045, 0.0)  # some hearts grow between visits
     sex = np.where(rng.random(patients) < 0.56, "M", "F").tolist()
     age = np.clip(rng.normal(np.where(ill, 50, 46), 16), 5, 90).astype(int).tolist()
@@ -236,7 +236,7 @@ def _cohort(images: int, seed: int, label_noise: float, view_bias: float) -> lis
     first = (visits.cumsum() - visits)[who]
     nth = np.arange(images) - first
     walk = rng.normal(0, 0.012, images).cumsum()
-    ratio = (ratio[who] + trend[who] * nth + walk - walk[first]).clip(0.34, 0.64).round(5)
+    ratio = (ratio[who] + trend[who] * nth + walk - walk[first]).clip(0.33, 0.63).round(5)
     enlarged = ratio > LIMIT
     ap = rng.random(images) < AP_SHARE * (1 - view_bias) + view_bias * enlarged
     label = _mislabel(ratio, label_noise, rng)

@@ -1,0 +1,203 @@
+"""Calibration: can a probability be taken at its word?
+
+Platt's line on the logit and isotonic regression are fitted on validation at its natural
+prevalence. Where there is no validation part, thresholds and calibration are cross-fitted: each
+patient's images are treated by what the other patients gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import expit, logit
+from scipy.stats import binomtest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from cardiomegaly.evaluation.metrics import ECE_BINS, Array, Ints, bin_index, checked
+from cardiomegaly.evaluation.uncertainty import LEVEL
+
+Calibrator = Callable[[ArrayLike], Array]
+FOLDS = 5
+# Above 0 and below 1 a probability has a finite logit; a float32 sigmoid saturates at 1 - 6e-8.
+EDGE = 1e-7
+WEAK = 1e6  # inverse strength of the penalty: next to none, so that a separable fit stays finite
+
+
+@dataclass(frozen=True)
+class BrierParts:
+    """Brier score = reliability - resolution + uncertainty + within.
+
+    `within` is what the bins hide: the spread of probabilities inside a bin.
+    """
+
+    brier: float
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within: float
+
+
+def log_odds(probability: ArrayLike) -> Array:
+    """Logit of probabilities, kept finite at 0 and 1."""
+    found: Array = logit(np.clip(np.asarray(probability, np.float64), EDGE, 1 - EDGE))
+    return found
+
+
+def reliability_table(
+    target: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS, equal_mass: bool = True
+) -> pd.DataFrame:
+    """Stated against observed frequency, a row a bin.
+
+    Returns:
+        n, mean_probability, observed, low, high: the last two are Wilson's 95% interval, which
+        takes images for independent but holds where a bin has no positive image.
+    """
+    truth, score = checked(target, probability)
+    index = bin_index(score, bins, equal_mass)
+    rows = []
+    for number in np.unique(index):
+        inside = index == number
+        test = binomtest(int(truth[inside].sum()), int(inside.sum()))
+        between = test.proportion_ci(LEVEL, "wilson")
+        rows.append((inside.sum(), score[inside].mean(), test.statistic, between.low, between.high))
+    return pd.DataFrame(rows, columns=["n", "mean_probability", "observed", "low", "high"])
+
+
+def brier_decomposition(
+    target: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS
+) -> BrierParts:
+    """Split the Brier score by bins of equal mass.
+
+    Source: Murphy, "A new vector partition of the probability score", J. Appl. Meteorol. 1973;
+    the remainder after Stephenson et al., Weather and Forecasting 2008.
+    """
+    truth, score = checked(target, probability)
+    table = reliability_table(truth, score, bins)
+    share, base = table["n"] / len(truth), truth.mean()
+    reliability = float((share * (table["mean_probability"] - table["observed"]) ** 2).sum())
+    resolution = float((share * (table["observed"] - base) ** 2).sum())
+    uncertainty, brier = float(base * (1 - base)), float(np.mean((score - truth) ** 2))
+    within = brier - reliability + resolution - uncertainty
+    return BrierParts(brier, reliability, resolution, uncertainty, within)
+
+
+def slope_intercept(target: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
+    """Slope and intercept of the targets on the logit: 1 and 0 where calibrated.
+
+    nan with one class, constant probabilities or probabilities that separate the classes.
+
+    Source: Cox, "Two further applications of a model for binary regression", Biometrika 1958.
+    """
+    truth, score = checked(target, probability)
+    positive, negative = score[truth == 1], score[truth == 0]
+    if not (len(positive) and len(negative)) or score.min() == score.max():
+        return float("nan"), float("nan")
+    if positive.min() >= negative.max() or positive.max() <= negative.min():
+        return float("nan"), float("nan")
+    return _line(log_odds(score), truth.astype(np.float64))
+
+
+def _line(x: Array, share: Array) -> tuple[float, float]:
+    """Logistic regression on one variable, where `share` of each image counts as positive."""
+    model = LogisticRegression(C=WEAK, max_iter=1000)
+    both = np.concatenate([x, x])[:, None], np.repeat([1, 0], len(x))
+    model.fit(*both, sample_weight=np.concatenate([share, 1 - share]))
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def fit_platt(target: ArrayLike, probability: ArrayLike) -> Calibrator:
+    """Fit a line on the logit, with Platt's smoothed targets, and return what applies it.
+
+    Raises:
+        ValueError: one class only.
+
+    Source: Platt, "Probabilistic outputs for support vector machines", 1999.
+    """
+    truth, score = both_classes(target, probability)
+    positives, negatives = truth.sum(), (1 - truth).sum()
+    smoothed = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    slope, intercept = _line(log_odds(score), smoothed)
+
+    def calibrate(given: ArrayLike) -> Array:
+        found: Array = expit(slope * log_odds(given) + intercept)
+        return found
+
+    return calibrate
+
+
+def fit_isotonic(target: ArrayLike, probability: ArrayLike) -> Calibrator:
+    """Fit a rising staircase and return what applies it.
+
+    Raises:
+        ValueError: one class only.
+
+    Source: Zadrozny and Elkan, "Transforming classifier scores into accurate multiclass
+    probability estimates", KDD 2002.
+    """
+    truth, score = both_classes(target, probability)
+    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, truth)
+    return lambda given: np.asarray(model.predict(np.asarray(given, np.float64)), np.float64)
+
+
+def both_classes(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
+    """Check targets and probabilities as `checked` does, and that both classes are there."""
+    truth, score = checked(target, probability)
+    if truth.min() == truth.max():
+        raise ValueError(
+            f"target: a calibration needs images of both classes, all {len(truth)} are "
+            f"{truth[0]}; fit it on a larger part"
+        )
+    return truth, score
+
+
+def patient_folds(target: ArrayLike, patient: ArrayLike, folds: int, seed: int) -> Ints:
+    """Give each patient a fold, dealing those with a positive image out apart from the others.
+
+    Returns:
+        (n,) the fold of each image; fewer folds where one class has fewer patients.
+
+    Raises:
+        ValueError: fewer than two patients with or without a positive image.
+    """
+    names, index = np.unique(np.asarray(patient), return_inverse=True)
+    positive = np.bincount(index, weights=np.asarray(target, np.float64)) > 0
+    least = min(int(positive.sum()), int((~positive).sum()))
+    if least < 2:
+        raise ValueError(
+            "patient: cross-fitting needs two patients with a positive image and two without, "
+            f"got {int(positive.sum())} and {int((~positive).sum())}"
+        )
+    rng, folds = np.random.default_rng(seed), min(folds, least)
+    fold = np.zeros(len(names), np.int64)
+    for stratum in (np.flatnonzero(positive), np.flatnonzero(~positive)):
+        fold[rng.permutation(stratum)] = np.arange(len(stratum)) % folds
+    return fold[index]
+
+
+def cross_fit(
+    target: ArrayLike,
+    probability: ArrayLike,
+    patient: ArrayLike,
+    treat: Callable[[Ints, Array, Array], ArrayLike],
+    seed: int = 0,
+) -> Array:
+    """Treat each patient's probabilities by what was fitted on other patients.
+
+    `treat(target, probability, given)` fits on the first two and returns a value for each `given`,
+    or one for all.
+
+    Raises:
+        ValueError: as `patient_folds`.
+    """
+    truth, score = checked(target, probability)
+    fold = patient_folds(truth, patient, FOLDS, seed)
+    treated = np.empty_like(score)
+    for number in np.unique(fold):
+        held = fold == number
+        treated[held] = treat(truth[~held], score[~held], score[held])
+    return treated

@@ -1,0 +1,208 @@
+"""The metrics of the design page, by their names there, and decision thresholds fitted to a rule.
+
+What is not defined is nan and never a number that looks like a result: AUROC and average precision
+without both classes, predictive values without a prediction of that kind. An image counts as
+positive when its probability is at or above the threshold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+NAMES = (
+    "accuracy",
+    "ppv",
+    "npv",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "f1_weighted",
+    "f1_macro",
+    "auroc",
+    "average_precision",
+    "brier",
+    "ece",
+    "threshold",
+    "n",
+    "n_positive",
+)
+RULES = ("youden", "f1", "sensitivity", "specificity")
+ECE_BINS = 10
+
+
+def checked(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
+    """Return targets and probabilities as flat arrays of equal length, or say what is wrong.
+
+    Raises:
+        ValueError: nothing given, unequal lengths, NaN, a probability outside [0, 1] or a target
+            other than 0 and 1.
+    """
+    truth, score = np.asarray(target, np.float64), np.asarray(probability, np.float64)
+    if truth.ndim != 1 or truth.shape != score.shape:
+        raise ValueError(
+            "target and probability: two flat lists of one length are needed, got shapes "
+            f"{truth.shape} and {score.shape}; give one probability for each image"
+        )
+    if truth.size == 0:
+        raise ValueError("target and probability: at least one image is needed, got none")
+    _refuse("target", truth, np.isin(truth, (0.0, 1.0)), "0 and 1 are allowed")
+    _refuse(
+        "probability", score, (score >= 0) & (score <= 1), "numbers from 0 to 1 are allowed, no NaN"
+    )
+    return truth.astype(np.int64), score
+
+
+def _refuse(name: str, values: Array, allowed: NDArray[np.bool_], what: str) -> None:
+    if not allowed.all():
+        row = int(np.argmin(allowed))
+        raise ValueError(
+            f"{name}: {what}, row {row} (counted from 0) holds {values[row]:g} and "
+            f"{int((~allowed).sum())} of {len(values)} rows are not allowed; correct those rows"
+        )
+
+
+def ratio(over: ArrayLike, under: ArrayLike) -> Array:
+    """Divide element by element; nan where the divisor is zero."""
+    top, bottom = np.asarray(over, np.float64), np.asarray(under, np.float64)
+    out: Array = np.full(np.broadcast_shapes(top.shape, bottom.shape), np.nan)
+    np.divide(top, bottom, out=out, where=bottom != 0)
+    return out
+
+
+def count_metrics(tp: ArrayLike, fp: ArrayLike, tn: ArrayLike, fn: ArrayLike) -> dict[str, Array]:
+    """Turn (possibly weighted) counts, one or an array of each, into the threshold metrics."""
+    tp, fp, tn, fn = (np.asarray(count, np.float64) for count in (tp, fp, tn, fn))
+    positive, negative = tp + fn, tn + fp
+    f1, f1_other = ratio(2 * tp, 2 * tp + fp + fn), ratio(2 * tn, 2 * tn + fp + fn)
+    # A class without images has weight 0, even where its own F1 is not defined.
+    parts = [np.where(n > 0, n * part, 0) for n, part in ((positive, f1), (negative, f1_other))]
+    return {
+        "accuracy": ratio(tp + tn, positive + negative),
+        "ppv": ratio(tp, tp + fp),
+        "npv": ratio(tn, tn + fn),
+        "sensitivity": ratio(tp, positive),
+        "specificity": ratio(tn, negative),
+        "f1": f1,
+        "f1_weighted": ratio(parts[0] + parts[1], positive + negative),
+        "f1_macro": (f1 + f1_other) / 2,
+    }
+
+
+def confusion(target: Ints, probability: Array, threshold: float | Array) -> Array:
+    """Mark each image as true positive, false positive, true negative or false negative: (n, 4)."""
+    called, true = probability >= threshold, target == 1
+    return np.stack([called & true, called & ~true, ~called & ~true, ~called & true], 1) * 1.0
+
+
+def binary_metrics(
+    target: ArrayLike, probability: ArrayLike, threshold: float | Array = 0.5
+) -> dict[str, float]:
+    """Compute every metric of the design page for one set of predictions.
+
+    Args:
+        target: (n,) of 0 and 1, where 1 is cardiomegaly.
+        probability: (n,) from 0 to 1.
+        threshold: an image is called positive at or above it; one number, or (n,) where thresholds
+            were fitted in turn without the image's own patient (then their mean is returned).
+
+    Returns:
+        One number for each of `NAMES`; nan where it is not defined. `f1` is that of cardiomegaly,
+        `f1_weighted` the mean over both classes weighted by their images (the study's F score),
+        `ece` has 10 bins of equal mass.
+
+    Raises:
+        ValueError: as `checked`; or a threshold that is no number.
+    """
+    truth, score = checked(target, probability)
+    if not np.isfinite(threshold).all():
+        raise ValueError(f"threshold: a finite number is needed, got {threshold}")
+    both = 0 < truth.sum() < len(truth)
+    counts = confusion(truth, score, threshold).sum(axis=0)
+    found = {name: float(value) for name, value in count_metrics(*counts).items()}
+    found["auroc"] = float(roc_auc_score(truth, score)) if both else float("nan")
+    found["average_precision"] = (
+        float(average_precision_score(truth, score)) if both else float("nan")
+    )
+    found["brier"] = float(np.mean((score - truth) ** 2))
+    found["ece"] = expected_calibration_error(truth, score)
+    return found | {
+        "threshold": float(np.mean(threshold)),
+        "n": len(truth),
+        "n_positive": int(truth.sum()),
+    }
+
+
+def bin_index(probability: Array, bins: int, equal_mass: bool) -> Ints:
+    """Number the bin of each probability; equal values always share a bin.
+
+    Bins of equal mass end at quantiles, so many equal probabilities leave fewer bins than asked.
+    Bins of equal width are closed on the right, as torchmetrics has them.
+    """
+    if bins < 1:
+        raise ValueError(f"bins: 1 or more are needed, got {bins}")
+    if equal_mass:
+        inner = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1))[1:-1])
+    else:
+        inner = np.linspace(0, 1, bins + 1)[1:-1]
+    return np.searchsorted(inner, probability, side="left").astype(np.int64)
+
+
+def expected_calibration_error(
+    target: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS, equal_mass: bool = True
+) -> float:
+    """Average the gap between stated and observed frequency over bins, weighted by their images.
+
+    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning",
+    AAAI 2015; equal-mass bins after Nixon et al., "Measuring calibration in deep learning", 2019.
+    """
+    truth, score = checked(target, probability)
+    gap = np.bincount(bin_index(score, bins, equal_mass), weights=score - truth)
+    return float(np.abs(gap).sum() / len(truth))
+
+
+def fit_threshold(
+    target: ArrayLike, probability: ArrayLike, rule: str, value: float | None = None
+) -> float:
+    """Choose the threshold that a rule asks for, midway between two probabilities that occur.
+
+    Args:
+        target: (n,) of 0 and 1.
+        probability: (n,) from 0 to 1.
+        rule: "youden" (largest sensitivity + specificity - 1), "f1" (largest F1), "sensitivity"
+            (the highest threshold with at least `value`) or "specificity" (the lowest with it).
+        value: wanted sensitivity or specificity, 0.90 where none is given.
+
+    Raises:
+        ValueError: an unknown rule, a value outside [0, 1], or targets of one class only.
+    """
+    truth, score = checked(target, probability)
+    if rule not in RULES:
+        raise ValueError(f"rule: {', '.join(RULES)} are allowed, got {rule!r}")
+    wanted = 0.9 if value is None else float(value)
+    if not 0 <= wanted <= 1:
+        raise ValueError(f"{rule}: a number from 0 to 1 is allowed, got {wanted:g}")
+    if truth.min() == truth.max():
+        raise ValueError(
+            f"target: a threshold needs images of both classes, all {len(truth)} are "
+            f"{truth[0]}; fit it on a larger part"
+        )
+    # Highest threshold first: none called, then one more distinct probability called each step.
+    values, group = np.unique(-score, return_inverse=True)
+    values = -values
+    tp = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=truth))])
+    fp = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=1 - truth))])
+    # Above every probability, also where the highest is exactly 1.
+    top = (values[0] + 1) / 2 if values[0] < 1 else np.nextafter(1.0, 2.0)
+    cut = np.concatenate([[top], (values[:-1] + values[1:]) / 2, [0.0]])
+    sensitivity, specificity = tp / tp[-1], 1 - fp / fp[-1]
+    if rule == "sensitivity":
+        return float(cut[np.argmax(sensitivity >= wanted)])
+    if rule == "specificity":
+        return float(cut[np.flatnonzero(specificity >= wanted)[-1]])
+    gain = sensitivity + specificity if rule == "youden" else 2 * tp / (tp + fp + tp[-1])
+    return float(cut[np.argmax(gain)])

@@ -1,0 +1,156 @@
+"""What surrounds the jobs of a sweep: the plan before the first, the report after the last."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cardiomegaly import cli
+from cardiomegaly.reporting.run_folder import write_json
+from cardiomegaly.sweep import ledger
+from cardiomegaly.sweep.job import COMMAND
+from cardiomegaly.sweep.plan import Planned, check_startable, expand, plan
+from cardiomegaly.sweep.settings import NAMING, job_name, key_of, settings
+
+SWEEP = "sweep.json"  # the words that started the sweep last, and the keys that name its jobs
+FAILURE = 1
+# Not repeated by sweep.resume, which says them itself.
+OWN_WORDS = ("sweep.name", "sweep.resume", "hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir")
+
+# The folder of a job is named by Hydra, in the process that runs it; unpickling the callback there
+# imports this module.
+OmegaConf.register_new_resolver("job_name", job_name, replace=True)
+
+
+class SweepCallback(Callback):
+    """Plans, refuses and reports a sweep; Hydra calls it by `hydra.callbacks`."""
+
+    begun: Path | None = None  # the sweep of this process that has not come to its end
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Record what is planned; end here if the sweep cannot be run as it is configured."""
+        try:
+            start(config)
+        except (ValueError, FileNotFoundError, HydraException) as mistake:
+            print(f"error: {mistake}", file=sys.stderr)
+            sys.exit(cli.USER_ERROR)
+        SweepCallback.begun = Path(config.hydra.sweep.dir)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write the report, list every failure, and make the exit code say so."""
+        SweepCallback.begun = None
+        code = finish(Path(config.hydra.sweep.dir))
+        if code:
+            sys.exit(code)
+
+
+def start(config: DictConfig) -> None:
+    """Choose the folder, name and check the jobs, and record those not yet known.
+
+    Raises:
+        ValueError, FileNotFoundError, HydraException: the sweep cannot be run.
+    """
+    words = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
+    if config.sweep.name is not None:
+        if config.sweep.name in (".", "..") or Path(config.sweep.name).name != config.sweep.name:
+            raise ValueError(
+                f"sweep.name: must be the plain name of a folder, got {config.sweep.name!r}; "
+                "hydra.sweep.dir takes a path"
+            )
+        _set(config, "dir", str(Path(config.hydra.sweep.dir).with_name(config.sweep.name)))
+    folder = Path(config.hydra.sweep.dir)
+    jobs, known = expand(config), remembered(folder)
+    keys = [*NAMING, *sorted({*jobs.keys, *known["keys"]} - set(NAMING))]
+    _set(config, "subdir", f"${{job_name:[{','.join(keys)}],${{hydra.overrides.task}}}}")
+    planned = plan(config, folder, jobs.overrides, keys)
+    if not jobs.known and known["words"] and settings(known["words"]) != settings(words):
+        raise ValueError(
+            f"{folder} holds a search that was begun by other words ({' '.join(known['words'])}); "
+            "give another sweep.name"
+        )
+    check_startable([job for job in planned if job.entry.status != ledger.DONE])
+    kept = [word for word in words if key_of(word) not in OWN_WORDS]
+    write_json(folder / SWEEP, {"words": kept, "keys": keys})
+    if jobs.known:
+        record(folder, planned)
+
+
+def record(folder: Path, planned: list[Planned]) -> None:
+    """Enter the jobs that the ledger does not know, and say how the sweep stands."""
+    for job in planned:
+        with ledger.locked(ledger.job_lock(folder, job.entry.job)) as free:
+            if free and ledger.read_entry(folder, job.entry.job) is None:
+                ledger.write_entry(folder, job.entry)
+    states = [job.entry.status for job in planned]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    print(f"sweep {folder}: {len(planned)} jobs ({', '.join(counts)})")
+
+
+def finish(folder: Path) -> int:
+    """Write the report and list what is not done; returns the exit code."""
+    from cardiomegaly.reporting.sweep_report import write_report  # draws: not needed by a job
+
+    path = write_report(folder, ledger.read_ledger(folder))
+    entries = ledger.read_entries(folder)
+    left = [entry for entry in entries if entry.status != ledger.DONE]
+    print(f"\n{len(entries) - len(left)} of {len(entries)} jobs are done. Report: {path}")
+    for entry in left:
+        where = f" by process {entry.pid} on {entry.host}" * (entry.status == ledger.RUNNING)
+        print(f"{entry.status}: {entry.job}{where}: {entry.error or ''}".rstrip(": "))
+    if left:
+        print(f"to go on with these: {COMMAND} sweep.resume={folder}")
+    unwell = {ledger.FAILED, ledger.INTERRUPTED} & {entry.status for entry in left}
+    return FAILURE if unwell else 0
+
+
+def remembered(folder: Path) -> dict[str, list[str]]:
+    """How a sweep was last started, its words and the keys of its jobs; empty for a new one.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    path = folder / SWEEP
+    if not path.is_file():
+        return {"words": [], "keys": []}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"words": list(found["words"]), "keys": list(found["keys"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}); delete it, and start the sweep by its words"
+        ) from error
+
+
+def resume_words(words: list[str]) -> list[str]:
+    """Put the words that started a sweep before those that go on with it (`sweep.resume=FOLDER`).
+
+    Raises:
+        FileNotFoundError: the folder is not one of a sweep.
+        ValueError: its record is damaged.
+    """
+    folder = next((word.partition("=")[2] for word in words if key_of(word) == "sweep.resume"), "")
+    if folder in ("", "null"):
+        return words
+    if not (Path(folder) / SWEEP).is_file():
+        raise FileNotFoundError(
+            f"sweep.resume: {folder!r} is not the folder of a sweep (it has no {SWEEP})"
+        )
+    given = {key_of(word) for word in words}
+    before = [word for word in remembered(Path(folder))["words"] if key_of(word) not in given]
+    rest = [word for word in words if key_of(word) not in ("sweep.resume", "sweep.name")]
+    flags = {"--multirun", *(word for word in rest if word.startswith("-"))} - {"-m"}
+    rest = [word for word in rest if not word.startswith("-")]
+    return [*sorted(flags), *before, *rest, f"hydra.sweep.dir='{folder}'"]
+
+
+def _set(config: DictConfig, name: str, value: str) -> None:
+    """Set hydra.sweep.<name> here and for every job, each of which composes its own."""
+    with open_dict(config.hydra):
+        config.hydra.sweep[name] = value
+        config.hydra.overrides.hydra.append(f"hydra.sweep.{name}='{value}'")

@@ -1,0 +1,76 @@
+"""Train and test one configuration, or with -m a sweep of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from cardiomegaly import cli, config, spelling, training
+from cardiomegaly.sweep import callback, job
+
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own variable: set to 1, it shows where an error arose
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF_DIR.resolve()), config_name="config")
+def run(cfg: DictConfig) -> float:
+    """Train one configuration in the folder that Hydra made for it."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return job.run(cfg, training.train)
+    try:
+        return training.train(config.check(cfg), Path(HydraConfig.get().runtime.output_dir))
+    except (ValueError, FileNotFoundError) as mistake:
+        if os.environ.get(FULL_ERROR) == "1":
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(cli.USER_ERROR)
+
+
+def main() -> None:
+    """The command."""
+    try:
+        sys.argv[1:] = callback.resume_words(resume_arguments(sys.argv[1:]))
+    except (ValueError, FileNotFoundError) as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(cli.USER_ERROR)
+    try:
+        run()
+    except SystemExit as end:
+        if end.code == callback.FAILURE and callback.SweepCallback.begun is not None:
+            callback.finish(callback.SweepCallback.begun)  # the launcher broke down
+        elif end.code == callback.FAILURE:
+            for line in spelling.unknown_keys(sys.argv[1:]):
+                print(f"error: {line}", file=sys.stderr)
+        raise
+
+
+def resume_arguments(words: list[str]) -> list[str]:
+    """Put the words that started a run before those that go on with it (`resume=FOLDER`).
+
+    Raises:
+        FileNotFoundError: the folder is not one of a run.
+    """
+    folder = next((word.partition("=")[2] for word in words if word.startswith("resume=")), None)
+    if folder in (None, "null", ""):
+        return words
+    record = Path(str(folder)) / ".hydra" / "overrides.yaml"
+    if not record.is_file():
+        raise FileNotFoundError(
+            f"resume: {folder!r} is not a run folder (no {record}); give the folder that the "
+            "training named when it began"
+        )
+    given = {word.partition("=")[0] for word in words}
+    before = [str(word) for word in OmegaConf.load(record)]
+    kept = [word for word in before if word.partition("=")[0] not in given]
+    if "=" in str(folder):  # as in the name that a run folder gets; Hydra wants quotes around it
+        words = [f"resume='{folder}'" if word == f"resume={folder}" else word for word in words]
+    return [*kept, *words, f"hydra.run.dir='{folder}'"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A tiny phantom cohort, the real configuration shrunk to it, the NIH sample if it is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from cardiomegaly import config, training
+from cardiomegaly.data.phantom import generate_phantom
+
+SHARED = Path(__file__).parents[2] / "shared"
+IMAGES = 90
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small phantom cohort in NIH's layout."""
+    root = tmp_path_factory.mktemp("data") / "phantom"
+    generate_phantom(root, images=IMAGES, size=64, seed=0, label_noise=0.0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the decoded images of all tests are kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def small(phantom_root: Path, cache_dir: Path) -> list[str]:
+    """Overrides that shrink the real configuration to the tiny cohort and one short epoch."""
+    return [
+        "data=nih",
+        f"data.root={phantom_root}",
+        f"data.cache={cache_dir}",
+        "data.workers=0",
+        "split.fractions=[0.5,0.25,0.25]",
+        "backbone.weights=none",
+        "backbone.image_size=64",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "trainer.batch_size=16",
+        "trainer.precision=32-true",
+        "trainer.progress_bar=false",
+        "logger=none",
+    ]
+
+
+@pytest.fixture(scope="session")
+def composed(small: list[str]) -> Callable[..., DictConfig]:
+    """Compose the real configuration: small first, then the given overrides."""
+
+    def build(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(config.CONF_DIR.resolve()), version_base="1.3"):
+            return compose("config", overrides=[*small, *overrides])
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def trained(composed: Callable[..., DictConfig]) -> Callable[..., Path]:
+    """Train in a folder, as the command does, and return it."""
+
+    def build(folder: Path, *overrides: str) -> Path:
+        cfg = composed(*overrides)
+        training.train(config.check(cfg), folder)
+        (folder / ".hydra").mkdir(exist_ok=True)
+        (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        (folder / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def trained_run(trained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny run (two epochs, MobileNetV1, everything trained)."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return trained(folder, "trainer.max_epochs=2", "backbone.trainable=all")
+
+
+@pytest.fixture(scope="session")
+def nih_sample() -> Path:
+    """The real NIH images, where they are at hand."""
+    folder = SHARED / "nih-sample"
+    if not folder.is_dir():
+        pytest.skip(f"the NIH sample is not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imagenet_weights() -> Path:
+    """Real ImageNet weights of MobileNetV1, where they are at hand."""
+    path = SHARED / "weights" / "mobilenetv1_imagenet_partial.safetensors"
+    if not path.is_file():
+        pytest.skip(f"the ImageNet weights are not at {path}")
+    return path
