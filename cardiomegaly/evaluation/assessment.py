@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from cardiomegaly.evaluation import calibration
 from cardiomegaly.evaluation.comparison import compare
+from cardiomegaly.evaluation.fitting import Cohort, Fitting, Predicted
 from cardiomegaly.evaluation.label_audit import LabelAudit, audit_labels
 from cardiomegaly.evaluation.metrics import (
     Array,
@@ -25,7 +24,6 @@ from cardiomegaly.evaluation.metrics import (
     binary_metrics,
     checked,
     expected_calibration_error,
-    fit_threshold,
 )
 from cardiomegaly.evaluation.prevalence import decision_curve, prevalence_table
 from cardiomegaly.evaluation.shortcuts import Shortcuts, evaluate_shortcuts
@@ -59,28 +57,6 @@ class Settings:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Probabilities of one model: (n,) of the test part, (m,) of the validation part or None."""
-
-    test: Array
-    val: Array | None
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """The images judged, a row an image: test with image, patient_id, target and metadata.
-
-    `val_target` (m,) or None; `train` with target and metadata, or None; `labels` with image,
-    patient_id, follow_up and target of every image known of the test patients, or None.
-    """
-
-    test: pd.DataFrame
-    val_target: Ints | None = None
-    train: pd.DataFrame | None = None
-    labels: pd.DataFrame | None = None
-
-
 @dataclass
 class Assessment:
     """The results; tables as their modules describe them, None where `undefined` says why.
@@ -102,47 +78,6 @@ class Assessment:
     audit: LabelAudit | None
     comparison: pd.DataFrame | None
     undefined: dict[str, str] = field(default_factory=dict)
-
-
-class Fitting:
-    """Fits on validation, or in turn on other patients of the test part."""
-
-    def __init__(self, cohort: Cohort, seed: int) -> None:
-        self.target = cohort.test["target"].to_numpy(np.int64)
-        self.patient = cohort.test["patient_id"].to_numpy()
-        self.seed = seed
-        val = cohort.val_target
-        self.val_target = val if val is not None and 0 < np.sum(val) < len(val) else None
-        self.where = "the validation part"
-        if self.val_target is None:
-            why = "there is no validation part" if val is None else "validation has one class only"
-            self.where = f"other patients of the test part (cross-fitted by patient, for {why})"
-
-    def threshold(
-        self, predicted: Predicted, rule: str, value: float | None = None
-    ) -> float | Array:
-        """One threshold, or one for each test image."""
-        if self.val_target is not None and predicted.val is not None:
-            return fit_threshold(self.val_target, predicted.val, rule, value)
-
-        def treat(target: Ints, probability: Array, given: Array) -> float:
-            return fit_threshold(target, probability, rule, value)
-
-        return calibration.cross_fit(self.target, predicted.test, self.patient, treat, self.seed)
-
-    def calibrate(
-        self,
-        predicted: Predicted,
-        fit: Callable[[ArrayLike, ArrayLike], calibration.Calibrator],
-    ) -> Array:
-        """Calibrated probabilities of the test images."""
-        if self.val_target is not None and predicted.val is not None:
-            return fit(self.val_target, predicted.val)(predicted.test)
-
-        def treat(target: Ints, probability: Array, given: Array) -> Array:
-            return fit(target, probability)(given)
-
-        return calibration.cross_fit(self.target, predicted.test, self.patient, treat, self.seed)
 
 
 def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) -> Assessment:

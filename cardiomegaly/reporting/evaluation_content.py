@@ -10,7 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cardiomegaly.evaluation.assessment import Assessment, Cohort, Predicted, Settings
+from cardiomegaly.evaluation.assessment import Assessment, Settings
+from cardiomegaly.evaluation.fitting import Cohort, Predicted
+from cardiomegaly.reporting.html import Page
+
+THRESHOLDED = {
+    "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
+    "accuracy": "accuracy", "f1": "F1 (cardiomegaly)", "f1_weighted": "F1 (weighted)",
+    "f1_macro": "F1 (macro)",
+}  # fmt: skip
+AT_ALL = {
+    "auroc": "AUROC", "average_precision": "average precision", "brier": "Brier score", "ece": "ECE"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,3 +108,26 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
             if name not in left_out
         },
     }
+
+
+def shown(table: pd.DataFrame, value: str, prefix: str = "", gap: str = " ") -> list[str]:
+    """Every row's figure with its interval, from the columns value, {prefix}low, {prefix}high.
+
+    A figure that is not defined is called "undefined"; `gap` stands before the interval.
+    """
+    columns = zip(table[value], table[f"{prefix}low"], table[f"{prefix}high"], strict=True)
+    return [with_interval(*row, gap) for row in columns]
+
+
+def with_interval(value: float, low: float, high: float, gap: str = " ") -> str:
+    """Write one figure and its interval."""
+    if not np.isfinite(value):
+        return "undefined"
+    return f"{value:.3f}{gap}({low:.3f} to {high:.3f})" if np.isfinite(low) else f"{value:.3f}"
+
+
+def undefined(page: Page, evaluation: Evaluation, *what: str) -> None:
+    """Say on the page why parts whose names begin with `what` are not there."""
+    for name, reason in evaluation.assessment.undefined.items():
+        if name.startswith(what):
+            page.text(f"Undefined: {name}. {reason[:1].upper()}{reason[1:]}.")
