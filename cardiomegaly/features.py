@@ -114,7 +114,7 @@ def _compute(
     workers = choose_workers() if config.data.workers is None else config.data.workers
     loader: DataLoader[Any] = DataLoader(
         ViewDataset(images, todo, config.augment),
-        sampler=positions,  # type: ignore[arg-type]
+        sampler=positions,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=config.data.prefetch if workers else None,

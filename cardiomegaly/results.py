@@ -18,7 +18,7 @@ from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.sampler import BatchKey
 from cardiomegaly.data.split import split_hash
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.model.saliency import attention_maps
 from cardiomegaly.reporting import plots
 from cardiomegaly.reporting.run_folder import METRICS, PREDICTIONS, write_csv, write_json
 
@@ -168,19 +168,12 @@ def _draw_attention(run: Finished, test: tuple[np.ndarray, np.ndarray]) -> None:
         if not len(positions):
             continue
         images = dataset[BatchKey(positions, seed=0)]["image"]
-        attention = attention_maps(run.classifier, images)
+        attention = attention_maps(run.classifier.cpu(), images)
         if attention is None:
             return
         titles = [f"label {int(test[0][i])}, probability {test[1][i]:.2f}" for i in positions]
         path = run.folder / "plots" / f"attention_{name}.png"
         plots.plot_attention_overlays(images[:, 0].numpy(), attention, titles, path)
-
-
-@torch.no_grad()
-def attention_maps(classifier: CardiomegalyClassifier, images: torch.Tensor) -> np.ndarray | None:
-    """Attention (N, h, w) for images (N, 1, H, W); None for a head without attention."""
-    attention = classifier.to("cpu").eval()(images).attention
-    return None if attention is None else attention[:, 0].float().numpy()
 
 
 def most_confident(

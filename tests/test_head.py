@@ -63,7 +63,7 @@ def test_gwap_head_equals_its_convolutional_writing() -> None:
     norm = head.norm
     x = F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     map_ = x
-    for layer in head.convolutions:
+    for layer in (head.first, *head.others):
         map_ = F.elu(F.conv2d(map_, layer.weight[:, :, None, None], layer.bias))
     padded = F.pad(map_, (0, 1, 0, 1), value=float("nan"))  # "same": below and right, not counted
     windows = padded.unfold(2, 2, 1).unfold(3, 2, 1).flatten(4)
@@ -105,7 +105,7 @@ def test_gwap_head_trains_alike_on_frozen_and_trained_features() -> None:
 def test_gwap_head_is_the_studys() -> None:
     head = build("gwap")
     assert isinstance(head, GWAPHead)
-    assert [layer.out_features for layer in head.convolutions] == [128, 32, 16]
+    assert [layer.out_features for layer in (head.first, *head.others)] == [128, 32, 16]
     kinds = [type(layer).__name__ for layer in head.classify]
     assert kinds == ["Dropout", "Linear", "ELU", "Dropout", "Linear"]
     assert head.classify[1].out_features == 128  # type: ignore[union-attr]

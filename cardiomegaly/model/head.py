@@ -65,11 +65,11 @@ class GWAPHead(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(in_features)
-        widths = [in_features, *attention_channels]
-        self.convolutions = nn.ModuleList(
-            nn.Linear(before, after) for before, after in pairwise(widths)
+        self.first = nn.Linear(in_features, attention_channels[0])
+        self.others = nn.ModuleList(
+            nn.Linear(before, after) for before, after in pairwise(attention_channels)
         )
-        self.attention_map = nn.Linear(widths[-1], 1)
+        self.attention_map = nn.Linear(attention_channels[-1], 1)
         self.classify = _dense_layers(in_features, hidden, dropout)
 
     def forward(self, features: torch.Tensor) -> HeadOutput:
@@ -106,9 +106,9 @@ class GWAPHead(nn.Module):
         grid: tuple[int, int, int],
     ) -> torch.Tensor:
         """The attention map (B, 1, h, w) in [0, 1], float32."""
-        first, *others = self.convolutions
-        x = F.elu(F.linear(rows, first.weight * scale, first.bias + first.weight @ shift))
-        for convolution in others:
+        weight = self.first.weight
+        x = F.elu(F.linear(rows, weight * scale, self.first.bias + weight @ shift))
+        for convolution in self.others:
             x = F.elu(convolution(x))
         x = x.view(*grid, -1).permute(0, 3, 1, 2)
         # 2x2 average pooling, stride 1, "same": in Keras the padding below and right does not count
