@@ -294,7 +294,7 @@ def test_values_out_of_range_are_refused(
 def test_parameters_are_recorded(small: Path) -> None:
     recorded = json.loads((small / "phantom.json").read_text())
     assert recorded["images"] == 12
-    assert recorded["label_noise"] == 0.03
+    assert recorded["label_noise"] == 0.02
 
 
 @pytest.mark.parametrize("images", [1, 2, 5])

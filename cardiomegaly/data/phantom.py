@@ -119,7 +119,7 @@ def generate_phantom(
     images: int = 600,
     size: int = 256,
     seed: int = 0,
-    label_noise: float = 0.03,
+    label_noise: float = 0.02,
     workers: int | None = None,
     heart: bool = True,
     view_bias: float = 0.1,
@@ -369,7 +369,7 @@ def _radiograph(film: Film, size: int, rng: np.random.Generator, heart: bool) ->
     gas = Ellipse(0.48, film.base - film.rise + 0.2, 0.24, 0.14, 0.0)
     density -= 0.14 * abdomen * _inside(gas, x, y, 0.1)
     for name, shape in film.opacities.items():
-        density += OPACITIES[name][-1] * lungs * _inside(shape, x, y, 0.1)
+        density += OPACITIES[name][-1] * air * _inside(shape, x, y, 0.1)
     for side in (-0.52, 0.52) if film.breast else ():
         breast = _inside(Ellipse(side, 0.35 * tall, 0.42, 0.42, 0.0), x, y, 0.2)
         density += film.breast * (1 - 0.8 * abdomen) * breast

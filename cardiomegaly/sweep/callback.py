@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def start(config: DictConfig) -> None:
         _set(config, "dir", str(Path(config.hydra.sweep.dir).with_name(config.sweep.name)))
     folder = Path(config.hydra.sweep.dir)
     jobs, known = expand(config), remembered(folder)
+    if not jobs.known and find_spec("optuna") is None:
+        raise ValueError("a search needs Optuna: pip install 'cardiomegaly[search]'")
     keys = [*NAMING, *sorted({*jobs.keys, *known["keys"]} - set(NAMING))]
     _set(config, "subdir", f"${{job_name:[{','.join(keys)}],${{hydra.overrides.task}}}}")
     planned = plan(config, folder, jobs.overrides, keys)

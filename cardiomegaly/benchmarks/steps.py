@@ -1,0 +1,172 @@
+"""A training step on one batch in memory: without Lightning and without a loader."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import timm
+import torch
+from torch.nn import functional as F
+
+from cardiomegaly.assemble import build_classifier
+from cardiomegaly.benchmarks.material import Material
+from cardiomegaly.benchmarks.table import Row, compared
+from cardiomegaly.benchmarks.timing import in_turn, rate, torch_defaults
+from cardiomegaly.config import Config
+from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.training import choose_precision
+
+Batch = dict[str, torch.Tensor]
+MOST_STEPS = 500  # in a timed stretch
+
+
+class MemoryStep:
+    """Forward, backward and optimiser on the same batch over and over.
+
+    Args:
+        classifier: to train; on the device of the batch.
+        batch: `image` and `target`.
+        precision: Lightning's word for it.
+        logits: of the batch; the classifier's own where not given.
+    """
+
+    def __init__(
+        self,
+        classifier: CardiomegalyClassifier,
+        batch: Batch,
+        precision: str,
+        logits: Callable[[Batch], torch.Tensor] | None = None,
+    ) -> None:
+        self.batch = batch
+        self.autocast = autocast(batch["target"].device, precision)
+        self.logits = logits or classifier.logits
+        self.optimiser = classifier.train().configure_optimizers()
+
+    def __call__(self) -> None:
+        """One step."""
+        with self.autocast:
+            logits = self.logits(self.batch)
+            loss = F.binary_cross_entropy_with_logits(logits, self.batch["target"])
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+
+    def rate(self, steps: int) -> float:
+        """Images a second over this many steps."""
+
+        def work() -> int:
+            for _ in range(steps):
+                self()
+            return steps * len(self.batch["target"])
+
+        with torch_defaults():
+            return rate(work)
+
+    def steps_for(self, seconds: float) -> int:
+        """Warm up, and say how many steps take about this long."""
+        self()
+        images_per_second = self.rate(1)
+        steps = round(seconds * images_per_second / len(self.batch["target"]))
+        return min(max(steps, 1), MOST_STEPS)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision as Lightning switches it on."""
+    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled="mixed" in precision)
+
+
+def build(config: Config, device: torch.device) -> CardiomegalyClassifier:
+    """The model as a training has it: on its device, channels last."""
+    classifier, _ = build_classifier(config)
+    return classifier.to(device, memory_format=torch.channels_last)
+
+
+def some_batch(config: Config, device: torch.device) -> Batch:
+    """One batch of noise."""
+    size, n = config.backbone.image_size, config.trainer.batch_size
+    image = torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8)
+    return {"image": image.to(device), "target": (torch.arange(n) % 2).float().to(device)}
+
+
+def plain_step(config: Config, batch: Batch) -> MemoryStep:
+    """The same step in float32 and with channels first."""
+    classifier, _ = build_classifier(config)
+    backbone = classifier.to(batch["target"].device).backbone
+
+    def logits(batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            image = torch.addcmul(backbone.shift, batch["image"].float(), backbone.scale)
+            features = backbone.model.forward_features(image.contiguous())
+        return classifier.head(features).logits
+
+    return MemoryStep(classifier, batch, "32-true", logits)
+
+
+def against_timm(material: Material) -> Iterator[Row]:
+    """(h) The frozen ResNet152V2 against timm's network of the same depth."""
+    if "resnet152v2" not in material.effort.backbones:
+        return
+    config = material.config("backbone=resnet152v2")
+    device, batch = torch.device("cpu"), config.trainer.batch_size
+    size = config.backbone.image_size
+    image = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    precision = choose_precision(config.trainer)
+
+    def forward(name: str) -> Callable[[], float]:
+        model: Any = timm.create_model(name, num_classes=0, global_pool="").eval()
+        model.to(memory_format=torch.channels_last)
+
+        def work() -> int:
+            with torch.no_grad(), autocast(device, precision):
+                model.forward_features(image)
+            return batch
+
+        work()
+        return lambda: rate(work)
+
+    measures = {
+        "resnet152v2": forward(config.backbone.model),
+        "timm's resnetv2_152": forward("resnetv2_152"),
+    }
+    with torch_defaults():
+        runs = in_turn(measures, material.effort.repeats)
+    note = f"batches of {batch}, {precision}, channels last, forward alone"
+    yield compared("h", f"frozen resnet152v2, {size} px", runs, at_least=1, note=note)
+
+
+def compiled(material: Material) -> Iterator[Row]:
+    """(i) The frozen step with torch.compile against without."""
+    name = material.effort.backbones[0]
+    what = f"torch.compile, frozen {name}"
+    if not material.effort.compile:
+        yield Row("i", what, note="left out by --quick: compiling takes a minute and more")
+        return
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(material.folder / "inductor")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = material.config(f"backbone={name}", "trainer=auto")
+    batch, precision = some_batch(config, device), choose_precision(config.trainer)
+    classifier = build(config, device)
+    classifier.backbone.compile()
+    step = MemoryStep(classifier, batch, precision)
+    start = time.perf_counter()
+    try:
+        step()
+    except RuntimeError as error:  # no C++ compiler, for example
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        yield Row("i", what, note=f"left out, cannot compile here: {reason}")
+        return
+    seconds = time.perf_counter() - start
+    steps = step.steps_for(material.effort.seconds)
+    usual = MemoryStep(build(config, device), batch, precision)
+    usual()
+    measures: dict[str, Callable[[], float]] = {
+        "compiled": lambda: step.rate(steps),
+        "not compiled": lambda: usual.rate(steps),
+    }
+    runs = in_turn(measures, material.effort.repeats)
+    note = f"{device}, {precision}; the first step took {seconds:.0f} s"
+    yield compared("i", what, runs, note=note)
