@@ -1,4 +1,4 @@
-"""Sweeps as a user starts them: Hydra's own multirun, most of them with a training that is faked."""
+"""Sweeps as a user starts them: Hydra's own multirun, most of them with a faked training."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_failed_job_does_not_stop_the_others(
     assert "sweep outputs/sweeps/first: 3 jobs (3 planned)" in out
     assert "1 of 3 jobs are done. Report: outputs/sweeps/first/report.html" in out
     errors = [
-        "backbone-mobilenetv1_seed-1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+        "backbone-mobilenetv1_seed-1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",  # noqa: E501
         "backbone-mobilenetv1_seed-2: backbone.weights: these do not fit",
     ]
     for error in errors:
@@ -391,7 +391,7 @@ def test_two_processes_and_joblib(command: Command, small: list[str], tmp_path: 
     ("plugin", "words"),
     [
         ("hydra_submitit_launcher.submitit_launcher", ["hydra/launcher=submitit_local"]),
-        ("hydra_ray_launcher.ray_launcher", ["launcher=ray", "+hydra.launcher.ray.init.num_cpus=1"]),
+        ("hydra_ray_launcher.ray_launcher", ["launcher=ray", "+hydra.launcher.ray.init.num_cpus=1"]),  # noqa: E501
     ],
 )  # fmt: skip
 def test_other_launchers(

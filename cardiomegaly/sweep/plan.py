@@ -104,8 +104,8 @@ def check_job(composed: DictConfig, name: str) -> Config:
         devices = config.trainer.devices
         if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
             raise ValueError(
-                f"trainer.devices: must be 1 in a sweep, got {devices}; to use several, run several "
-                "jobs at once (launcher=joblib)"
+                f"trainer.devices: must be 1 in a sweep, got {devices}; to use several, run "
+                "several jobs at once (launcher=joblib)"
             )
     except ValueError as error:
         raise ValueError(f"{error} (job {name})") from error
