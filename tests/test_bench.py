@@ -18,7 +18,7 @@ from cardiomegaly.benchmarks.gpu_watch import GpuWatch
 from cardiomegaly.benchmarks.material import Effort, Material
 
 TINY = Effort(
-    repeats=2, seconds=0.01, originals=2, loaded=32, decoded=4, read=480, epoch=48, live_batches=1,
+    repeats=2, seconds=0.01, originals=2, loaded=32, decoded=4, read=480, epoch=48,
     compile=False, original_size=96, stored=2000, label_rows=2000, cohort=40, image_size=64,
     backbones=("mobilenetv1",),
 )  # fmt: skip
@@ -186,7 +186,7 @@ def test_gpu_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     assert nothing.busy([(0, 1)]) is None
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 90\necho 100\necho [N/A]\nread never\n")
+    program.write_text("#!/bin/sh\necho 90\necho 100\necho [N/A]\nexec /bin/sleep 60\n")
     program.chmod(0o755)
     with GpuWatch() as watch:
         assert watch.process is not None

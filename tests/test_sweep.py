@@ -120,7 +120,7 @@ def test_a_failed_job_does_not_stop_the_others(
     assert "sweep outputs/sweeps/first: 3 jobs (3 planned)" in out
     assert "1 of 3 jobs are done. Report: outputs/sweeps/first/report.html" in out
     errors = [
-        "backbone-mobilenetv1_seed-1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GB",  # noqa: E501
+        "backbone-mobilenetv1_seed-1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GB",
         "backbone-mobilenetv1_seed-2: backbone.weights: these do not fit",
     ]
     for error in errors:

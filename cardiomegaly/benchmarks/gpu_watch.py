@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from typing import IO
 
 import torch
 
@@ -18,6 +19,7 @@ class GpuWatch:
     def __init__(self) -> None:
         self.readings: list[tuple[float, float]] = []
         self.process: subprocess.Popen[str] | None = None
+        self.reader: threading.Thread
 
     def __enter__(self) -> GpuWatch:
         uuid = torch.cuda.get_device_properties(0).uuid
@@ -29,17 +31,19 @@ class GpuWatch:
             self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)  # noqa: S603
         except FileNotFoundError:
             return self
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
+        self.reader.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait()
+            self.reader.join()
+            with self.process:  # waits, and closes its pipe
+                pass
 
-    def _read(self) -> None:
-        assert self.process is not None and self.process.stdout is not None  # noqa: S101
-        for line in self.process.stdout:
+    def _read(self, lines: IO[str]) -> None:
+        for line in lines:
             if line.strip().isdigit():
                 self.readings.append((time.perf_counter(), int(line) / 100))
 

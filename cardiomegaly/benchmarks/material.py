@@ -42,7 +42,6 @@ class Effort:
         label_rows: of the label file where none is given.
         cohort: generated images.
         epoch: training images of an epoch from reused features.
-        live_batches: of an ordinary epoch that it is compared with.
         compile: whether torch.compile is tried, which takes minutes.
         image_size: None is each backbone's own.
         backbones: which.
@@ -55,7 +54,6 @@ class Effort:
     decoded: int
     read: int
     epoch: int
-    live_batches: int
     compile: bool
     original_size: int = 1024
     stored: int = NIH_ROWS
@@ -67,11 +65,11 @@ class Effort:
 
 QUICK = Effort(
     repeats=3, seconds=1, originals=16, loaded=480, decoded=256, read=10_000, epoch=1200,
-    live_batches=2, compile=False,
+    compile=False,
 )  # fmt: skip
 FULL = Effort(
     repeats=5, seconds=4, originals=40, loaded=2400, decoded=1024, read=NIH_ROWS, epoch=2400,
-    live_batches=4, compile=True,
+    compile=True,
 )  # fmt: skip
 
 
