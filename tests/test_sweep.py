@@ -349,10 +349,10 @@ def test_the_eight_runs(command: Command, small: list[str], tmp_path: Path) -> N
 def test_killed_in_its_fourth_job_and_resumed(
     command: Command, small: list[str], tmp_path: Path
 ) -> None:
-    words = [*small, "backbone=mobilenetv1", "seed=1,2,3,4,5", "trainer.max_epochs=2"]
+    words = [*small, "backbone=mobilenetv1", "trainer.max_epochs=2", "hydra.sweep.dir=sweep"]
     (tmp_path / "undisturbed").mkdir()
-    undisturbed = command(*words, "hydra.sweep.dir=sweep", cwd=tmp_path / "undisturbed")
-    killed = command(*words, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    undisturbed = command(*words, "seed=4,5", cwd=tmp_path / "undisturbed")
+    killed = command(*words, "seed=1,2,3,4,5", cwd=tmp_path)
     fourth = tmp_path / "sweep" / "backbone-mobilenetv1_seed-4"
     while not (fourth / "checkpoints" / "last.ckpt").is_file():
         assert killed.poll() is None, (tmp_path / "output.txt").read_text()
@@ -369,7 +369,7 @@ def test_killed_in_its_fourth_job_and_resumed(
     assert [entry.attempts for entry in after] == [1, 1, 1, 2, 1]
     assert after[3].resumed
     assert undisturbed.wait(300) == 0
-    for entry in after:
+    for entry in after[3:]:
         for name in ("predictions.csv", "history.csv"):
             mine, theirs = (
                 pd.read_csv(folder / "sweep" / entry.job / name).drop(
@@ -382,8 +382,8 @@ def test_killed_in_its_fourth_job_and_resumed(
         pd.read_csv(folder / "sweep" / "summary.csv").drop(columns=TIMES)
         for folder in (tmp_path, tmp_path / "undisturbed")
     )
-    assert len(mine) == 5
-    pd.testing.assert_frame_equal(mine, theirs)
+    assert mine["seed"].tolist() == [1, 2, 3, 4, 5]
+    pd.testing.assert_frame_equal(mine[3:].reset_index(drop=True), theirs)
 
 
 def test_two_processes_and_joblib(command: Command, small: list[str], tmp_path: Path) -> None:
