@@ -23,7 +23,7 @@ demo: setup ## generate the phantom cohort, train and test on it, say where the 
 	$(BIN)/python -m cardiomegaly.train +experiment=demo $(ARGS)
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

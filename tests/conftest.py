@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +16,12 @@ from cardiomegaly.data.phantom import generate_phantom
 
 SHARED = Path(__file__).parents[2] / "shared"
 IMAGES = 90
+
+
+def pytest_configure() -> None:
+    """One thread a process, here and in the commands that tests start: they run side by side."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
