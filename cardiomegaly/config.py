@@ -27,7 +27,7 @@ class TrainerConfig:
         name: of the choice in `conf/trainer`.
         accelerator, devices, strategy, max_epochs, accumulate_grad_batches, log_every_n_steps,
             deterministic, limit_train_batches: as Lightning's.
-        precision: as Lightning's; null is bfloat16 where the hardware has it.
+        precision: as Lightning's; null is bfloat16 where it is faster.
         compile: compile the backbone with torch.compile.
         learning_rate: of the head.
         batch_size: images a batch on each device, or `auto` on a GPU: the largest that fits.

@@ -26,6 +26,7 @@ from cardiomegaly.callbacks import EpochSeed, History, PatientEarlyStopping
 from cardiomegaly.config import Config, TrainerConfig
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.features import reuse_features
+from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.model.weights import ObtainedWeights
 from cardiomegaly.reporting.run_folder import SPLIT, write_csv
@@ -77,8 +78,9 @@ def train(config: Config, folder: Path) -> float:
     with quiet_lightning():
         seed_everything(config.seed, workers=True, verbose=False)
         _prepare_resume(config, folder)
-        precision = choose_precision(config.trainer)
+        check_device(config.trainer)
         classifier, weights = build_classifier(config)  # missing weights are noticed at once
+        precision = choose_precision(config.trainer, classifier.backbone)
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
@@ -128,6 +130,8 @@ def train(config: Config, folder: Path) -> float:
 def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer, History]:
     """Lightning's Trainer with this project's callbacks."""
     trainer = config.trainer
+    # Filling memory that is written anyway costs 5% of a step and changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     history = History(folder)
     callbacks: list[Callback] = [
         EpochSeed(config.seed),
@@ -194,8 +198,8 @@ def predict(
     }
 
 
-def choose_precision(trainer: TrainerConfig) -> str:
-    """The configured precision, or bfloat16 where the hardware computes in it.
+def check_device(trainer: TrainerConfig) -> None:
+    """Refuse what this machine has not.
 
     Raises:
         ValueError: a GPU is asked for and there is none, or the accelerator is unknown.
@@ -215,11 +219,22 @@ def choose_precision(trainer: TrainerConfig) -> str:
             "trainer.batch_size: auto fits batches to a GPU's memory, and none is used; "
             "give a number of images, such as trainer.batch_size=24"
         )
+
+
+def choose_precision(trainer: TrainerConfig, backbone: Backbone) -> str:
+    """The configured precision, or else what is fastest on this device for this backbone.
+
+    Processors with matrix units (AMX) multiply faster in bfloat16. Those that have only its vector
+    instructions (AVX-512 BF16) do not, but move half the bytes: that pays for networks of depthwise
+    convolutions, and the others are slower than in float32 (measured; docs/speed.md).
+    """
     if trainer.precision is not None:
         return trainer.precision
-    if cuda and trainer.accelerator != "cpu":
+    if torch.cuda.is_available() and trainer.accelerator != "cpu":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+    vectors = torch.cpu._is_avx512_bf16_supported()
+    pays = torch.cpu._is_amx_tile_supported() or (vectors and backbone.depthwise)
+    return "bf16-mixed" if pays else "32-true"
 
 
 def find_batch_size(

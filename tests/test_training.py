@@ -203,6 +203,33 @@ def test_bfloat16_agrees_with_float32(trained: Train, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("vectors", "matrices", "backbone", "expected"),
+    [
+        (False, False, "mobilenetv1", "32-true"),
+        (True, False, "mobilenetv1", "bf16-mixed"),
+        (True, False, "efficientnetb0", "bf16-mixed"),
+        (True, False, "resnet50", "32-true"),
+        (True, True, "resnet50", "bf16-mixed"),
+    ],
+)
+def test_precision_follows_processor_and_backbone(
+    composed: Callable[..., DictConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    vectors: bool,
+    matrices: bool,
+    backbone: str,
+    expected: str,
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: vectors)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: matrices)
+    settings = config.check(composed(f"backbone={backbone}", "trainer.precision=null"))
+    built, _ = build_classifier(settings)
+    assert training.choose_precision(settings.trainer, built.backbone) == expected
+    settings.trainer.precision = "32-true"
+    assert training.choose_precision(settings.trainer, built.backbone) == "32-true"
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("trainer.patience=0", r"trainer\.patience: must be at least 1, got 0"),
@@ -229,12 +256,12 @@ def test_a_gpu_that_is_not_there(composed: Callable[..., DictConfig]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="torch finds no CUDA device"):
-        training.choose_precision(config.check(composed("trainer=gpu")).trainer)
+        training.check_device(config.check(composed("trainer=gpu")).trainer)
 
 
 def test_automatic_batch_size_needs_a_gpu(composed: Callable[..., DictConfig]) -> None:
     with pytest.raises(ValueError, match=r"trainer\.batch_size: auto fits batches to a GPU"):
-        training.choose_precision(config.check(composed("trainer.batch_size=auto")).trainer)
+        training.check_device(config.check(composed("trainer.batch_size=auto")).trainer)
 
 
 def test_automatic_batch_size_is_the_largest_that_fits(

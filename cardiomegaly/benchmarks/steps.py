@@ -114,7 +114,7 @@ def against_timm(material: Material) -> Iterator[Row]:
     device, batch = torch.device("cpu"), config.trainer.batch_size
     size = config.backbone.image_size
     image = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    precision = choose_precision(config.trainer)
+    precision = choose_precision(config.trainer, build(config, device).backbone)
 
     def forward(name: str) -> Callable[[], float]:
         model: Any = timm.create_model(name, num_classes=0, global_pool="").eval()
@@ -148,8 +148,8 @@ def compiled(material: Material) -> Iterator[Row]:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(material.folder / "inductor")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = material.config(f"backbone={name}", "trainer=auto")
-    batch, precision = some_batch(config, device), choose_precision(config.trainer)
-    classifier = build(config, device)
+    classifier, batch = build(config, device), some_batch(config, device)
+    precision = choose_precision(config.trainer, classifier.backbone)
     classifier.backbone.compile()
     step = MemoryStep(classifier, batch, precision)
     start = time.perf_counter()
