@@ -225,16 +225,17 @@ def choose_precision(trainer: TrainerConfig, backbone: Backbone) -> str:
     """The configured precision, or else what is fastest on this device for this backbone.
 
     Processors with matrix units (AMX) multiply faster in bfloat16. Those that have only its vector
-    instructions (AVX-512 BF16) do not, but move half the bytes: that pays for networks of depthwise
-    convolutions, and the others are slower than in float32 (measured; docs/speed.md).
+    instructions (AVX-512 BF16) do not, but move half the bytes: that pays for the forward pass of
+    networks of depthwise convolutions; all else is slower than in float32 (docs/speed.md).
     """
     if trainer.precision is not None:
         return trainer.precision
     if torch.cuda.is_available() and trainer.accelerator != "cpu":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    vectors = torch.cpu._is_avx512_bf16_supported()
-    pays = torch.cpu._is_amx_tile_supported() or (vectors and backbone.depthwise)
-    return "bf16-mixed" if pays else "32-true"
+    if torch.cpu._is_amx_tile_supported():
+        return "bf16-mixed"
+    moved = backbone.depthwise and not backbone.trained
+    return "bf16-mixed" if moved and torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
 def find_batch_size(

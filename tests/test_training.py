@@ -203,13 +203,14 @@ def test_bfloat16_agrees_with_float32(trained: Train, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("vectors", "matrices", "backbone", "expected"),
+    ("vectors", "matrices", "overrides", "expected"),
     [
-        (False, False, "mobilenetv1", "32-true"),
-        (True, False, "mobilenetv1", "bf16-mixed"),
-        (True, False, "efficientnetb0", "bf16-mixed"),
-        (True, False, "resnet50", "32-true"),
-        (True, True, "resnet50", "bf16-mixed"),
+        (False, False, ["backbone=mobilenetv1"], "32-true"),
+        (True, False, ["backbone=mobilenetv1"], "bf16-mixed"),
+        (True, False, ["backbone=mobilenetv1", "backbone.trainable=last_stage"], "32-true"),
+        (True, False, ["backbone=efficientnetb0"], "bf16-mixed"),
+        (True, False, ["backbone=resnet50"], "32-true"),
+        (True, True, ["backbone=resnet50"], "bf16-mixed"),
     ],
 )
 def test_precision_follows_processor_and_backbone(
@@ -217,12 +218,12 @@ def test_precision_follows_processor_and_backbone(
     monkeypatch: pytest.MonkeyPatch,
     vectors: bool,
     matrices: bool,
-    backbone: str,
+    overrides: list[str],
     expected: str,
 ) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: vectors)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: matrices)
-    settings = config.check(composed(f"backbone={backbone}", "trainer.precision=null"))
+    settings = config.check(composed(*overrides, "trainer.precision=null"))
     built, _ = build_classifier(settings)
     assert training.choose_precision(settings.trainer, built.backbone) == expected
     settings.trainer.precision = "32-true"
