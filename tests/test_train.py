@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from cardiomegaly.reporting.run_folder import read_run
 from cardiomegaly.train import resume_arguments
 
 
-def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONWARNINGS": "default"}
+def command(
+    *words: str, cwd: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONWARNINGS": "default"} | (environment or {})
     return subprocess.run(
         [sys.executable, "-m", "cardiomegaly.train", *words],
         cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False,
@@ -32,6 +36,25 @@ def test_train_then_resume(small: list[str], tmp_path: Path) -> None:
     assert second.returncode == 0, second.stderr
     assert read_run(tmp_path / "run").history["epoch"].tolist() == [0, 1]
     assert "Warning" not in first.stderr + second.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [("backbone=mob", "backbone=mobilenetv1"), ("trainer.pat", "trainer.patience=")],
+)
+def test_shell_completion(tmp_path: Path, line: str, completed: str) -> None:
+    typed = {"COMP_LINE": f"cardiomegaly-train {line}", "PYTHONWARNINGS": "ignore"}
+    done = command("-sc", "query=bash", cwd=tmp_path, environment=typed)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [completed]
+
+
+def test_installed_commands() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    for name, place in project["scripts"].items():
+        module, _, function = place.partition(":")
+        assert module == name.replace("-", ".")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_two_processes_share_a_training(small: list[str], tmp_path: Path) -> None:
