@@ -25,8 +25,8 @@ from cardiomegaly.assemble import build_classifier, build_datamodule, load_class
 from cardiomegaly.callbacks import EpochSeed, History, PatientEarlyStopping
 from cardiomegaly.config import Config, TrainerConfig
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
+from cardiomegaly.device import check_device, choose_precision, device_name, device_precision
 from cardiomegaly.features import reuse_features
-from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.model.weights import ObtainedWeights
 from cardiomegaly.reporting.run_folder import SPLIT, write_csv
@@ -80,7 +80,7 @@ def train(config: Config, folder: Path) -> float:
         _prepare_resume(config, folder)
         check_device(config.trainer)
         classifier, weights = build_classifier(config)  # missing weights are noticed at once
-        precision = choose_precision(config.trainer, classifier.backbone)
+        precision = choose_precision(config, classifier)
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
@@ -91,7 +91,8 @@ def train(config: Config, folder: Path) -> float:
         trainer, history = build_trainer(config, folder, precision)
         if config.features.name == "reuse":
             device = trainer.strategy.root_device
-            reuse_features(config, datamodule, classifier.backbone, device, precision)
+            kept = device_precision(config.trainer, classifier.backbone)
+            reuse_features(config, datamodule, classifier.backbone, device, kept)
         _announce(config, datamodule, trainer, precision)
         if config.trainer.batch_size == "auto":
             find_batch_size(trainer, classifier, datamodule)
@@ -198,46 +199,6 @@ def predict(
     }
 
 
-def check_device(trainer: TrainerConfig) -> None:
-    """Refuse what this machine has not.
-
-    Raises:
-        ValueError: a GPU is asked for and there is none, or the accelerator is unknown.
-    """
-    cuda = torch.cuda.is_available()
-    if trainer.accelerator in ("cuda", "gpu") and not cuda:
-        raise ValueError(
-            f"trainer.accelerator: {trainer.accelerator} is asked for but torch finds no CUDA "
-            "device; use trainer=auto or trainer=cpu"
-        )
-    if trainer.accelerator not in ("auto", "cpu", "cuda", "gpu"):
-        raise ValueError(
-            f"trainer.accelerator: must be auto, cpu, cuda or gpu, got {trainer.accelerator!r}"
-        )
-    if trainer.batch_size == "auto" and (trainer.accelerator == "cpu" or not cuda):
-        raise ValueError(
-            "trainer.batch_size: auto fits batches to a GPU's memory, and none is used; "
-            "give a number of images, such as trainer.batch_size=24"
-        )
-
-
-def choose_precision(trainer: TrainerConfig, backbone: Backbone) -> str:
-    """The configured precision, or else what is fastest on this device for this backbone.
-
-    Processors with matrix units (AMX) multiply faster in bfloat16. Those that have only its vector
-    instructions (AVX-512 BF16) do not, but move half the bytes: that pays for the forward pass of
-    networks of depthwise convolutions; all else is slower than in float32 (docs/speed.md).
-    """
-    if trainer.precision is not None:
-        return trainer.precision
-    if torch.cuda.is_available() and trainer.accelerator != "cpu":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    if torch.cpu._is_amx_tile_supported():
-        return "bf16-mixed"
-    moved = backbone.depthwise and not backbone.trained
-    return "bf16-mixed" if moved and torch.cpu._is_avx512_bf16_supported() else "32-true"
-
-
 def find_batch_size(
     trainer: Trainer, classifier: CardiomegalyClassifier, datamodule: CardiomegalyDataModule
 ) -> int:
@@ -267,14 +228,6 @@ def best_epoch(history: History, trainer: TrainerConfig) -> int:
     values = [row[trainer.monitor] for row in history.rows]
     best = np.nanargmin(values) if trainer.mode == "min" else np.nanargmax(values)
     return int(history.rows[int(best)]["epoch"])
-
-
-def device_name(trainer: Trainer) -> str:
-    """The GPU's name, or how many threads the processor gives."""
-    if trainer.strategy.root_device.type == "cuda":
-        name = torch.cuda.get_device_name(trainer.strategy.root_device)
-        return f"{trainer.num_devices} x {name}"
-    return f"cpu, {torch.get_num_threads()} threads"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from cardiomegaly import config, training
+from cardiomegaly import config, device, training
 from cardiomegaly.assemble import build_classifier, build_datamodule, load_classifier, load_run
 from cardiomegaly.callbacks import PatientEarlyStopping
 from cardiomegaly.data.split import split_hash
@@ -208,6 +208,7 @@ def test_bfloat16_agrees_with_float32(trained: Train, tmp_path: Path) -> None:
         (False, False, ["backbone=mobilenetv1"], "32-true"),
         (True, False, ["backbone=mobilenetv1"], "bf16-mixed"),
         (True, False, ["backbone=mobilenetv1", "backbone.trainable=last_stage"], "32-true"),
+        (True, False, ["backbone=mobilenetv1", "features=reuse"], "32-true"),
         (True, False, ["backbone=efficientnetb0"], "bf16-mixed"),
         (True, False, ["backbone=resnet50"], "32-true"),
         (True, True, ["backbone=resnet50"], "bf16-mixed"),
@@ -225,9 +226,9 @@ def test_precision_follows_processor_and_backbone(
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: matrices)
     settings = config.check(composed(*overrides, "trainer.precision=null"))
     built, _ = build_classifier(settings)
-    assert training.choose_precision(settings.trainer, built.backbone) == expected
+    assert device.choose_precision(settings, built) == expected
     settings.trainer.precision = "32-true"
-    assert training.choose_precision(settings.trainer, built.backbone) == "32-true"
+    assert device.choose_precision(settings, built) == "32-true"
 
 
 @pytest.mark.parametrize(
@@ -257,12 +258,12 @@ def test_a_gpu_that_is_not_there(composed: Callable[..., DictConfig]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="torch finds no CUDA device"):
-        training.check_device(config.check(composed("trainer=gpu")).trainer)
+        device.check_device(config.check(composed("trainer=gpu")).trainer)
 
 
 def test_automatic_batch_size_needs_a_gpu(composed: Callable[..., DictConfig]) -> None:
     with pytest.raises(ValueError, match=r"trainer\.batch_size: auto fits batches to a GPU"):
-        training.check_device(config.check(composed("trainer.batch_size=auto")).trainer)
+        device.check_device(config.check(composed("trainer.batch_size=auto")).trainer)
 
 
 def test_automatic_batch_size_is_the_largest_that_fits(

@@ -21,8 +21,9 @@ from cardiomegaly.benchmarks.timing import Runs, in_turn, synchronise
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule, choose_workers
 from cardiomegaly.data.row_store import READY, RowStore
+from cardiomegaly.device import choose_precision
 from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.training import build_trainer, choose_precision
+from cardiomegaly.training import build_trainer
 
 WARM = 1  # step of a training before the first timed stretch: the loader's queue is full then
 TRAINING, MEMORY, PLAIN = "training", "step in memory", "plain float32"
@@ -76,7 +77,7 @@ def steps_in_turn(
     """
     device = torch.device("cuda" if config.trainer.accelerator == "cuda" else "cpu")
     classifier, batch = build(config, device), some_batch(config, device)
-    precision = choose_precision(config.trainer, classifier.backbone)
+    precision = choose_precision(config, classifier)
     step = MemoryStep(classifier, batch, precision)
     others: dict[str, Callable[[int], float]] = {MEMORY: step.rate}
     if plain:
@@ -98,7 +99,7 @@ def fit(
 ) -> float:
     """Train as a run does, but keep no checkpoints; images a second of its epochs."""
     with tempfile.TemporaryDirectory(dir=material.folder) as folder:
-        precision = choose_precision(config.trainer, classifier.backbone)
+        precision = choose_precision(config, classifier)
         trainer, history = build_trainer(config, Path(folder), precision)
         trainer.callbacks.remove(trainer.checkpoint_callback)  # type: ignore[attr-defined]
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]

@@ -16,8 +16,8 @@ from cardiomegaly.benchmarks.material import Material
 from cardiomegaly.benchmarks.table import Row, compared
 from cardiomegaly.benchmarks.timing import in_turn, rate, torch_defaults
 from cardiomegaly.config import Config
+from cardiomegaly.device import choose_precision
 from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.training import choose_precision
 
 Batch = dict[str, torch.Tensor]
 MOST_STEPS = 500  # in a timed stretch
@@ -114,7 +114,7 @@ def against_timm(material: Material) -> Iterator[Row]:
     device, batch = torch.device("cpu"), config.trainer.batch_size
     size = config.backbone.image_size
     image = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    precision = choose_precision(config.trainer, build(config, device).backbone)
+    precision = choose_precision(config, build(config, device))
 
     def forward(name: str) -> Callable[[], float]:
         model: Any = timm.create_model(name, num_classes=0, global_pool="").eval()
@@ -149,7 +149,7 @@ def compiled(material: Material) -> Iterator[Row]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = material.config(f"backbone={name}", "trainer=auto")
     classifier, batch = build(config, device), some_batch(config, device)
-    precision = choose_precision(config.trainer, classifier.backbone)
+    precision = choose_precision(config, classifier)
     classifier.backbone.compile()
     step = MemoryStep(classifier, batch, precision)
     start = time.perf_counter()

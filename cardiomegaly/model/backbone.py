@@ -88,12 +88,6 @@ class Backbone(nn.Module):
             module.requires_grad_(True)
         self.train(self.training)
 
-    @property
-    def depthwise(self) -> bool:
-        """Whether it has depthwise convolutions, whose speed memory limits and not arithmetic."""
-        convolutions = (m for m in self.model.modules() if isinstance(m, nn.Conv2d))
-        return any(1 < one.groups == one.in_channels for one in convolutions)
-
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, H, W) as the network was trained.
 
