@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cardiomegaly.data.dataset import ImageDataset
+from cardiomegaly.data.dataset import ImageDataset, StoredRows
 from cardiomegaly.data.row_store import RowStore
 from cardiomegaly.data.sampler import BatchKey, SequentialBatches, TrainingBatches
 from cardiomegaly.data.transforms import AugmentConfig, build_augmentation
@@ -177,3 +178,19 @@ def test_the_same_image_differs_within_an_epoch(pixels: RowStore) -> None:
 def test_ranges_are_checked(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         augment(**changes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_reading_a_store_does_not_grow_the_process(tmp_path: Path) -> None:
+    store = RowStore(tmp_path, 2000, (128, 128), "uint8")  # 31 MiB
+    store.create({})
+    rows = StoredRows(store)
+    before = mapped_kib()
+    for first in range(0, store.n, 50):
+        assert rows[np.arange(first, first + 50)].shape == (50, 128, 128)
+    assert mapped_kib() - before < 4 * 1024
+
+
+def mapped_kib() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssFile:")).split()[1])

@@ -20,7 +20,7 @@ from cardiomegaly.benchmarks.material import Effort, Material
 
 TINY = Effort(
     repeats=2, seconds=0.01, originals=2, loaded=32, decoded=4, read=480, epoch=48,
-    compile=False, original_size=96, stored=2000, label_rows=2000, cohort=40, image_size=64,
+    thorough=False, original_size=96, stored=2000, label_rows=2000, cohort=40, image_size=64,
     backbones=("mobilenetv1",),
 )  # fmt: skip
 COMPARED = {"a", "b", "c", "d", "e"}

@@ -25,7 +25,7 @@ from cardiomegaly.device import choose_precision
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.training import build_trainer
 
-WARM = 1  # step of a training before the first timed stretch: the loader's queue is full then
+WARM = 1  # step before each timed stretch: the queue is full then, and memory is as it needs it
 TRAINING, MEMORY, PLAIN = "training", "step in memory", "plain float32"
 GPU_SECONDS = 3.0  # a timed stretch on a GPU, so that its counters have time to move
 VIEWS = 4  # augmented, kept of each image
@@ -44,7 +44,7 @@ class Turns(Callback):
     def __init__(self, others: dict[str, Callable[[int], float]], steps: int, repeats: int) -> None:
         self.others = others
         self.steps = steps
-        self.batches = WARM + steps * repeats
+        self.batches = (WARM + steps) * repeats
         self.runs: Runs = {name: [] for name in (TRAINING, *others)}
         self.stretches: list[tuple[float, float]] = []
         self.start = 0.0
@@ -53,18 +53,18 @@ class Turns(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End a stretch, let the others run, begin the next."""
-        done = batch_idx + 1 - WARM
-        if done < 0 or done % self.steps:
-            return
-        synchronise()
-        if done:
+        done = (batch_idx + 1) % (WARM + self.steps)
+        if done == WARM:
+            synchronise()
+            self.start = time.perf_counter()
+        elif done == 0:
+            synchronise()
             end = time.perf_counter()
             images = self.steps * len(batch["target"])
             self.runs[TRAINING].append(images / (end - self.start))
             self.stretches.append((self.start, end))
             for name, other in self.others.items():
                 self.runs[name].append(other(self.steps))
-        self.start = time.perf_counter()
 
 
 def steps_in_turn(
@@ -110,8 +110,9 @@ def fit(
 def steps(material: Material) -> Iterator[Row]:
     """(b) Training against the step in memory, (c) and that against plain float32."""
     for name in material.effort.backbones:
-        config = material.config(f"backbone={name}", "trainer.max_epochs=1")
-        turns, precision = steps_in_turn(material, config, True, material.effort.seconds)
+        config = material.images_config(name)
+        plain = material.effort.thorough or name == material.effort.backbones[0]
+        turns, precision = steps_in_turn(material, config, plain, material.effort.seconds)
         size, batch = config.backbone.image_size, config.trainer.batch_size
         goal = 0.9 if name == "mobilenetv1" else 0.95
         note = f"{precision}, batches of {batch}, {choose_workers()} loader processes"
@@ -119,7 +120,9 @@ def steps(material: Material) -> Iterator[Row]:
         yield compared(
             "b", f"training, frozen {name}, {size} px", turns.runs, goal, f"{note}, {stretch}"
         )
-        runs = {"step in memory": turns.runs[MEMORY], "plain float32": turns.runs[PLAIN]}
+        if not plain:
+            continue
+        runs = {MEMORY: turns.runs[MEMORY], PLAIN: turns.runs[PLAIN]}
         fast = torch.cpu._is_avx512_bf16_supported()
         note = "" if fast else "this processor has no bfloat16 instructions"
         if fast and "bf16" not in precision:
@@ -139,7 +142,7 @@ def reused_by(material: Material, name: str) -> Row:
     """(d) for one backbone."""
     effort = material.effort
     reuse = material.config(f"backbone={name}", "features=reuse", "trainer.max_epochs=3")
-    live = material.config(f"backbone={name}", "trainer.max_epochs=1")
+    live = material.images_config(name)
     classifier = build(live, torch.device("cpu"))
     features = material.datamodule(reuse, effort.epoch)
     features.use_features(some_features(material, name, classifier, features), VIEWS)

@@ -20,6 +20,7 @@ from cardiomegaly.data.labels import find_images, load_labelled_images
 from cardiomegaly.data.phantom import generate_phantom
 
 BACKBONES = ("mobilenetv1", "inceptionv3", "efficientnetb4", "resnet152v2")
+HEAVY = ("inceptionv3", "resnet152v2")
 NIH_ROWS, NIH_PATIENTS = 112_120, 30_805
 POSITIVES = 0.025  # share of images with cardiomegaly
 LABEL_HEADER = (
@@ -41,8 +42,10 @@ class Effort:
         stored, read: images in the cache of the memory test, and how many of them are read.
         label_rows: of the label file where none is given.
         cohort: generated images.
+        heavy_batch: images of a step of the slow backbones (HEAVY).
         epoch: training images of an epoch from reused features.
-        compile: whether torch.compile is tried, which takes minutes.
+        thorough: with torch.compile, timm's ResNet, the memory of a training, and every backbone in
+            plain float32: minutes more.
         image_size: None is each backbone's own.
         backbones: which.
     """
@@ -54,22 +57,23 @@ class Effort:
     decoded: int
     read: int
     epoch: int
-    compile: bool
+    thorough: bool
     original_size: int = 1024
     stored: int = NIH_ROWS
     label_rows: int = NIH_ROWS
     cohort: int = 120
+    heavy_batch: int = 24
     image_size: int | None = None
     backbones: tuple[str, ...] = BACKBONES
 
 
 QUICK = Effort(
-    repeats=3, seconds=1, originals=16, loaded=480, decoded=256, read=10_000, epoch=1200,
-    compile=False,
+    repeats=3, seconds=1, originals=16, loaded=480, decoded=256, read=2_400, epoch=600,
+    thorough=False, heavy_batch=8,
 )  # fmt: skip
 FULL = Effort(
     repeats=5, seconds=4, originals=40, loaded=2400, decoded=1024, read=NIH_ROWS, epoch=2400,
-    compile=True,
+    thorough=True,
 )  # fmt: skip
 
 
@@ -136,6 +140,13 @@ class Material:
             words.append(f"backbone.image_size={self.effort.image_size}")
         with initialize_config_dir(str(configuration.CONF_DIR.resolve()), version_base="1.3"):
             return configuration.check(compose("config", overrides=[*words, *overrides]))
+
+    def images_config(self, backbone: str) -> Config:
+        """One epoch from images, in batches of the usual size or of what a slow backbone gets."""
+        words = [f"backbone={backbone}", "trainer.max_epochs=1"]
+        if backbone in HEAVY:
+            words.append(f"trainer.batch_size={self.effort.heavy_batch}")
+        return self.config(*words)
 
     def datamodule(self, config: Config, images: int) -> CardiomegalyDataModule:
         """The data of a run whose epoch has this many training images: the cohort's, repeated."""

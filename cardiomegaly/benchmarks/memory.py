@@ -39,6 +39,8 @@ def peak(material: Material) -> Iterator[Row]:
     material.datamodule(material.config(), 1)  # generate and decode in this process, not in that
     yield of_loaders(what, in_fresh_process(loaders, material), effort)
     name = effort.backbones[0]
+    if not effort.thorough:
+        return
     yield Row(
         "f", f"memory, training frozen {name}", value=in_fresh_process(a_training, material) / GIB,
         unit="GiB", note="peak resident memory of the training process; the loader's apart",

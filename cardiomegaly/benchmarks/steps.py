@@ -63,11 +63,11 @@ class MemoryStep:
             return steps * len(self.batch["target"])
 
         with torch_defaults():
+            self()  # with memory as this step needs it
             return rate(work)
 
     def steps_for(self, seconds: float) -> int:
-        """Warm up, and say how many steps take about this long."""
-        self()
+        """How many steps take about this long."""
         images_per_second = self.rate(1)
         steps = round(seconds * images_per_second / len(self.batch["target"]))
         return min(max(steps, 1), MOST_STEPS)
@@ -108,7 +108,8 @@ def plain_step(config: Config, batch: Batch) -> MemoryStep:
 
 def against_timm(material: Material) -> Iterator[Row]:
     """(h) The frozen ResNet152V2 against timm's network of the same depth."""
-    if "resnet152v2" not in material.effort.backbones:
+    if not material.effort.thorough:
+        yield Row("h", "frozen resnet152v2", note="left out by --quick")
         return
     config = material.config("backbone=resnet152v2")
     device, batch = torch.device("cpu"), config.trainer.batch_size
@@ -142,7 +143,7 @@ def compiled(material: Material) -> Iterator[Row]:
     """(i) The frozen step with torch.compile against without."""
     name = material.effort.backbones[0]
     what = f"torch.compile, frozen {name}"
-    if not material.effort.compile:
+    if not material.effort.thorough:
         yield Row("i", what, note="left out by --quick: compiling takes a minute and more")
         return
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(material.folder / "inductor")

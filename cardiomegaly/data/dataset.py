@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import albumentations as A
@@ -28,7 +29,11 @@ class StoredRows:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         if self._map is None:
             self._map = self.store.rows()
-        return self._map[rows]
+        values = self._map[rows]
+        # What was read stays in the system's page cache and no longer counts as this process's.
+        if isinstance(self._map.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.base.madvise(mmap.MADV_DONTNEED)
+        return values
 
 
 class ImageDataset(Dataset[Batch]):
