@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cardiomegaly.data.datamodule import CohortConfig, DataConfig, SplitConfig
+from cardiomegaly.data.settings import CohortConfig, DataConfig, SplitConfig
 from cardiomegaly.data.transforms import AugmentConfig
 from cardiomegaly.model.backbone import BackboneConfig
 

@@ -27,6 +27,7 @@ from cardiomegaly.data.datamodule import CardiomegalyDataModule, choose_workers
 from cardiomegaly.data.dataset import Batch, StoredRows, augment
 from cardiomegaly.data.row_store import ABSENT, READY, RowStore
 from cardiomegaly.data.transforms import AugmentConfig, build_augmentation
+from cardiomegaly.device import autocast
 from cardiomegaly.model.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -124,16 +125,11 @@ def _compute(
         total=len(todo), desc="computing features", unit="image",
         disable=not config.trainer.progress_bar,
     )  # fmt: skip
-    with bar, torch.no_grad(), _autocast(device, precision):
+    with bar, torch.no_grad(), autocast(device, precision):
         for places, batch in zip(positions, loader, strict=True):
             features = kept(batch["image"].to(device)).float().clamp(-LARGEST, LARGEST)
             yield places, features.permute(0, 2, 3, 1).half().cpu().numpy()
             bar.update(len(places))
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled="mixed" in precision)
 
 
 def _open_store(config: Config, images: RowStore, backbone: Backbone, precision: str) -> RowStore:

@@ -16,7 +16,7 @@ from cardiomegaly.benchmarks.material import Material
 from cardiomegaly.benchmarks.table import Row, compared
 from cardiomegaly.benchmarks.timing import in_turn, rate, torch_defaults
 from cardiomegaly.config import Config
-from cardiomegaly.device import choose_precision
+from cardiomegaly.device import autocast, choose_precision
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 
 Batch = dict[str, torch.Tensor]
@@ -71,12 +71,6 @@ class MemoryStep:
         images_per_second = self.rate(1)
         steps = round(seconds * images_per_second / len(self.batch["target"]))
         return min(max(steps, 1), MOST_STEPS)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision as Lightning switches it on."""
-    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled="mixed" in precision)
 
 
 def build(config: Config, device: torch.device) -> CardiomegalyClassifier:
