@@ -18,6 +18,7 @@ from pathlib import Path
 from cardiomegaly import cli
 from cardiomegaly.benchmarks import epochs, loading, memory, steps, table
 from cardiomegaly.benchmarks.material import FULL, QUICK, Effort, Material
+from cardiomegaly.device import keep_freed_memory
 from cardiomegaly.training import quiet_lightning
 
 MEASUREMENTS = {  # letters of the rows -> what yields them
@@ -30,6 +31,7 @@ MEASUREMENTS = {  # letters of the rows -> what yields them
     "h": steps.against_timm,
     "i": steps.compiled,
     "j": epochs.gpu,
+    "k": steps.parts,
 }
 LETTERS = "".join(MEASUREMENTS)
 
@@ -91,6 +93,7 @@ def act(options: Options, words: list[str], effort: Effort | None = None) -> Non
 
 def measure(material: Material, letters: str, rows: list[table.Row]) -> None:
     """Append the rows of these letters as they come, and say so."""
+    keep_freed_memory()  # as a training does
     with quiet_lightning():
         for keys, measurement in MEASUREMENTS.items():
             if not set(keys) & set(letters):

@@ -1,13 +1,18 @@
-"""What a run computes on, and in which precision."""
+"""What a run computes on, in which precision, and how it gets its memory."""
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from pytorch_lightning import Trainer
-from torch import nn
 
-from cardiomegaly.config import Config, TrainerConfig
-from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.config import TrainerConfig
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+KEEP = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}
+# What glibc's own adjustment arrives at once large tensors were freed.
+RETURN = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}
 
 
 def check_device(trainer: TrainerConfig) -> None:
@@ -33,30 +38,17 @@ def check_device(trainer: TrainerConfig) -> None:
         )
 
 
-def choose_precision(config: Config, classifier: CardiomegalyClassifier) -> str:
-    """That of a training, in which a backbone whose features are reused takes no part."""
-    reused = config.features.name == "reuse"
-    return device_precision(config.trainer, classifier.head if reused else classifier.backbone)
+def choose_precision(trainer: TrainerConfig) -> str:
+    """The configured precision, or else what is fastest on this device.
 
-
-def device_precision(trainer: TrainerConfig, network: nn.Module) -> str:
-    """The configured precision, or else what is fastest on this device for this network.
-
-    Processors with matrix units (AMX) multiply faster in bfloat16. Those that have only its vector
-    instructions (AVX-512 BF16) do not, but move half the bytes: that pays for the forward pass of
-    networks of depthwise convolutions; all else is slower than in float32 (docs/speed.md).
+    Processors multiply faster in bfloat16 by their matrix units (AMX) alone: with nothing but its
+    vector instructions (AVX-512 BF16), float32 is faster (docs/speed.md).
     """
     if trainer.precision is not None:
         return trainer.precision
     if torch.cuda.is_available() and trainer.accelerator != "cpu":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    if torch.cpu._is_amx_tile_supported():
-        return "bf16-mixed"
-    convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
-    depthwise = any(1 < one.groups == one.in_channels for one in convolutions)
-    frozen = not any(p.requires_grad for p in network.parameters())
-    pays = depthwise and frozen and torch.cpu._is_avx512_bf16_supported()
-    return "bf16-mixed" if pays else "32-true"
+    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -71,3 +63,22 @@ def device_name(trainer: Trainer) -> str:
         name = torch.cuda.get_device_name(trainer.strategy.root_device)
         return f"{trainer.num_devices} x {name}"
     return f"cpu, {torch.get_num_threads()} threads"
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let this process keep the memory of freed tensors for the next ones, or stop that again.
+
+    By default glibc returns large blocks to the kernel, which clears each page anew when the next
+    tensor of that size is written: on the processor that takes up to half of a forward pass. The
+    process then holds on to the most that it needed. Elsewhere than on glibc nothing happens.
+
+    Source: mallopt(3).
+    """
+    try:
+        c = ctypes.CDLL(None)
+        for parameter, value in (KEEP if keep else RETURN).items():
+            c.mallopt(parameter, value)
+        if not keep:
+            c.malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return

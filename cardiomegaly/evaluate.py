@@ -179,8 +179,10 @@ def _subject(
 def _flipped(runs: dict[str, Run], images: ImageFolder) -> dict[str, pd.DataFrame]:
     # Networks and their libraries take seconds and most of a GiB: only where they are needed.
     from cardiomegaly.assemble import load_classifier
+    from cardiomegaly.device import keep_freed_memory
     from cardiomegaly.flips import add_flips
 
+    keep_freed_memory()
     return {
         f"{name}, flips averaged": add_flips(
             run.predictions, load_classifier(run.checkpoint), images
@@ -198,8 +200,10 @@ def _look(
     if not runs and options.given_boxes is None:
         return Looked(notes=["Predictions come without maps; boxes can be judged by given_boxes."])
     from cardiomegaly.assemble import load_classifier
+    from cardiomegaly.device import keep_freed_memory
     from cardiomegaly.localise import Looking, localise
 
+    keep_freed_memory()
     given = Path(options.given_boxes) if options.given_boxes else None
     looking = Looking(boxes, given, options.gradcam, options.fraction, options.seed)
     classifiers = {name: load_classifier(run.checkpoint) for name, run in runs.items()}

@@ -25,7 +25,7 @@ from cardiomegaly.assemble import build_classifier, build_datamodule, load_class
 from cardiomegaly.callbacks import EpochSeed, History, PatientEarlyStopping
 from cardiomegaly.config import Config, TrainerConfig
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
-from cardiomegaly.device import check_device, choose_precision, device_name, device_precision
+from cardiomegaly.device import check_device, choose_precision, device_name, keep_freed_memory
 from cardiomegaly.features import reuse_features
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.model.weights import ObtainedWeights
@@ -79,8 +79,9 @@ def train(config: Config, folder: Path) -> float:
         seed_everything(config.seed, workers=True, verbose=False)
         _prepare_resume(config, folder)
         check_device(config.trainer)
+        keep_freed_memory()
         classifier, weights = build_classifier(config)  # missing weights are noticed at once
-        precision = choose_precision(config, classifier)
+        precision = choose_precision(config.trainer)
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
@@ -91,8 +92,7 @@ def train(config: Config, folder: Path) -> float:
         trainer, history = build_trainer(config, folder, precision)
         if config.features.name == "reuse":
             device = trainer.strategy.root_device
-            kept = device_precision(config.trainer, classifier.backbone)
-            reuse_features(config, datamodule, classifier.backbone, device, kept)
+            reuse_features(config, datamodule, classifier.backbone, device, precision)
         _announce(config, datamodule, trainer, precision)
         if config.trainer.batch_size == "auto":
             find_batch_size(trainer, classifier, datamodule)

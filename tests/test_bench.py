@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from cardiomegaly import bench
-from cardiomegaly.benchmarks import loading, memory, table, timing
+from cardiomegaly.benchmarks import loading, memory, steps, table, timing
 from cardiomegaly.benchmarks.gpu_watch import GpuWatch
 from cardiomegaly.benchmarks.material import Effort, Material
 
@@ -38,10 +39,10 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
 def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "result"
-    bench.act(bench.Options(output=str(output), only="abcdegij"), ["--quick"], TINY)
+    bench.act(bench.Options(output=str(output), only="abcdegijk"), ["--quick"], TINY)
     saved = json.loads((output / "bench.json").read_text())
     rows = {row["key"]: row for row in saved["rows"]}
-    assert "".join(rows) == "abcdegij"
+    assert "".join(rows) == "abcdegijk"
     for key in COMPARED:
         row = rows[key]
         assert row["value"] > 0
@@ -77,7 +78,7 @@ def test_rows_are_kept_when_one_cannot_be_measured(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (bench.Options(only="axz"), "only: must be letters of abcdefghij, got 'axz'"),
+        (bench.Options(only="axz"), "only: must be letters of abcdefghijk, got 'axz'"),
         (bench.Options(originals="absent"), "originals: no folder 'absent'"),
         (bench.Options(originals="empty"), "originals: 'empty' holds no PNG"),
         (bench.Options(labels="absent.csv"), "labels: no file 'absent.csv'"),
@@ -129,6 +130,14 @@ def test_torch_defaults_are_undone() -> None:
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_each_means_gives(tmp_path: Path) -> None:
+    effort = dataclasses.replace(TINY, repeats=1, thorough=True, heavy_batch=2)
+    rows = list(steps.parts(Material(effort, tmp_path)))
+    assert len(rows) == 8
+    assert all(row.ratio and row.reference == steps.PLAIN for row in rows)
 
 
 def test_usual_pipeline(tmp_path: Path) -> None:

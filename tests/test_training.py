@@ -203,35 +203,6 @@ def test_bfloat16_agrees_with_float32(trained: Train, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("vectors", "matrices", "overrides", "expected"),
-    [
-        (False, False, ["backbone=mobilenetv1"], "32-true"),
-        (True, False, ["backbone=mobilenetv1"], "bf16-mixed"),
-        (True, False, ["backbone=mobilenetv1", "backbone.trainable=last_stage"], "32-true"),
-        (True, False, ["backbone=mobilenetv1", "features=reuse"], "32-true"),
-        (True, False, ["backbone=efficientnetb0"], "bf16-mixed"),
-        (True, False, ["backbone=resnet50"], "32-true"),
-        (True, True, ["backbone=resnet50"], "bf16-mixed"),
-    ],
-)
-def test_precision_follows_processor_and_backbone(
-    composed: Callable[..., DictConfig],
-    monkeypatch: pytest.MonkeyPatch,
-    vectors: bool,
-    matrices: bool,
-    overrides: list[str],
-    expected: str,
-) -> None:
-    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: vectors)
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: matrices)
-    settings = config.check(composed(*overrides, "trainer.precision=null"))
-    built, _ = build_classifier(settings)
-    assert device.choose_precision(settings, built) == expected
-    settings.trainer.precision = "32-true"
-    assert device.choose_precision(settings, built) == "32-true"
-
-
-@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("trainer.patience=0", r"trainer\.patience: must be at least 1, got 0"),

@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cardiomegaly.benchmarks.gpu_watch import GpuWatch
 from cardiomegaly.benchmarks.material import Material
-from cardiomegaly.benchmarks.steps import MemoryStep, build, plain_step, some_batch
+from cardiomegaly.benchmarks.steps import PLAIN, MemoryStep, build, plain_step, some_batch
 from cardiomegaly.benchmarks.table import Row, compared
 from cardiomegaly.benchmarks.timing import Runs, in_turn, synchronise
 from cardiomegaly.config import Config
@@ -26,7 +26,7 @@ from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.training import build_trainer
 
 WARM = 1  # step before each timed stretch: the queue is full then, and memory is as it needs it
-TRAINING, MEMORY, PLAIN = "training", "step in memory", "plain float32"
+TRAINING, MEMORY = "training", "step in memory"
 GPU_SECONDS = 3.0  # a timed stretch on a GPU, so that its counters have time to move
 VIEWS = 4  # augmented, kept of each image
 REUSED = {"mobilenetv1": 10, "resnet152v2": 1}  # of (d), and steps in about a second on 2 cores
@@ -77,7 +77,7 @@ def steps_in_turn(
     """
     device = torch.device("cuda" if config.trainer.accelerator == "cuda" else "cpu")
     classifier, batch = build(config, device), some_batch(config, device)
-    precision = choose_precision(config, classifier)
+    precision = choose_precision(config.trainer)
     step = MemoryStep(classifier, batch, precision)
     others: dict[str, Callable[[int], float]] = {MEMORY: step.rate}
     if plain:
@@ -99,7 +99,7 @@ def fit(
 ) -> float:
     """Train as a run does, but keep no checkpoints; images a second of its epochs."""
     with tempfile.TemporaryDirectory(dir=material.folder) as folder:
-        precision = choose_precision(config, classifier)
+        precision = choose_precision(config.trainer)
         trainer, history = build_trainer(config, Path(folder), precision)
         trainer.callbacks.remove(trainer.checkpoint_callback)  # type: ignore[attr-defined]
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
@@ -126,8 +126,8 @@ def steps(material: Material) -> Iterator[Row]:
         fast = torch.cpu._is_avx512_bf16_supported()
         note = "" if fast else "this processor has no bfloat16 instructions"
         if fast and "bf16" not in precision:
-            note = "in this processor's bfloat16 this network is slower than in float32"
-        what = f"{precision} and channels last, frozen {name}"
+            note = "without matrix units (AMX) bfloat16 is slower than float32"
+        what = f"the step as it is ({precision}), frozen {name}"
         yield compared("c", what, runs, 1.8 if fast else None, note)
 
 

@@ -14,13 +14,15 @@ from torch.nn import functional as F
 from cardiomegaly.assemble import build_classifier
 from cardiomegaly.benchmarks.material import Material
 from cardiomegaly.benchmarks.table import Row, compared
-from cardiomegaly.benchmarks.timing import in_turn, rate, torch_defaults
+from cardiomegaly.benchmarks.timing import in_turn, memory_returned, rate, torch_defaults
 from cardiomegaly.config import Config
 from cardiomegaly.device import autocast, choose_precision
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 
 Batch = dict[str, torch.Tensor]
 MOST_STEPS = 500  # in a timed stretch
+PLAIN = "plain float32"
+PARTS_OF = ("mobilenetv1", "resnet152v2")  # of (k): the lightest and the heaviest
 
 
 class MemoryStep:
@@ -31,6 +33,7 @@ class MemoryStep:
         batch: `image` and `target`.
         precision: Lightning's word for it.
         logits: of the batch; the classifier's own where not given.
+        usual_memory: give freed memory back to the kernel, as processes usually do.
     """
 
     def __init__(
@@ -39,10 +42,12 @@ class MemoryStep:
         batch: Batch,
         precision: str,
         logits: Callable[[Batch], torch.Tensor] | None = None,
+        usual_memory: bool = False,
     ) -> None:
         self.batch = batch
         self.autocast = autocast(batch["target"].device, precision)
         self.logits = logits or classifier.logits
+        self.usual_memory = usual_memory
         self.optimiser = classifier.train().configure_optimizers()
 
     def __call__(self) -> None:
@@ -62,7 +67,7 @@ class MemoryStep:
                 self()
             return steps * len(self.batch["target"])
 
-        with torch_defaults():
+        with torch_defaults(), memory_returned(self.usual_memory):
             self()  # with memory as this step needs it
             return rate(work)
 
@@ -87,7 +92,7 @@ def some_batch(config: Config, device: torch.device) -> Batch:
 
 
 def plain_step(config: Config, batch: Batch) -> MemoryStep:
-    """The same step in float32 and with channels first."""
+    """The same step as torch's defaults have it: float32, channels first, memory returned."""
     classifier, _ = build_classifier(config)
     backbone = classifier.to(batch["target"].device).backbone
 
@@ -97,7 +102,59 @@ def plain_step(config: Config, batch: Batch) -> MemoryStep:
             features = backbone.model.forward_features(image.contiguous())
         return classifier.head(features).logits
 
-    return MemoryStep(classifier, batch, "32-true", logits)
+    return MemoryStep(classifier, batch, "32-true", logits, usual_memory=True)
+
+
+def parts(material: Material) -> Iterator[Row]:
+    """(k) What each of the means gives, one after the other, in the forward pass of a backbone."""
+    if not material.effort.thorough:
+        yield Row("k", "forward alone, one thing after the other", note="left out by --quick")
+        return
+    for name in PARTS_OF:
+        config = material.images_config(name)
+        image = some_batch(config, torch.device("cpu"))["image"]
+        runs = in_turn(_means(config, image), material.effort.repeats)
+        for what in list(runs)[1:]:
+            pair = {what: runs[what], PLAIN: runs[PLAIN]}
+            yield compared("k", f"{name}, forward: {what}", pair)
+
+
+def _means(config: Config, image: torch.Tensor) -> dict[str, Callable[[], float]]:
+    """Images a second, forward, with one means more each time (and bfloat16 as an aside)."""
+    first, last = torch.contiguous_format, torch.channels_last
+
+    def forward(order: torch.memory_format, folded: bool = False) -> Callable[[], Any]:
+        backbone = build_classifier(config)[0].to(memory_format=order).backbone
+
+        def whole() -> Any:
+            normalised = backbone.normalise(image).contiguous(memory_format=order)
+            return backbone.model.forward_features(normalised)
+
+        return (lambda: backbone(image)) if folded else whole
+
+    def measure(
+        work: Callable[[], Any], precision: str = "32-true", usual_memory: bool = False
+    ) -> Callable[[], float]:
+        def images() -> int:
+            work()
+            return len(image)
+
+        def measured() -> float:
+            on = autocast(torch.device("cpu"), precision)
+            with torch.no_grad(), on, torch_defaults(), memory_returned(usual_memory):
+                images()
+                return rate(images)
+
+        return measured
+
+    ordered = forward(last)
+    return {
+        PLAIN: measure(forward(first), usual_memory=True),
+        "channels last": measure(ordered, usual_memory=True),
+        "and memory kept": measure(ordered),
+        "and that in bfloat16": measure(ordered, "bf16-mixed"),
+        "and batch norms folded": measure(forward(last, folded=True)),
+    }
 
 
 def against_timm(material: Material) -> Iterator[Row]:
@@ -109,7 +166,7 @@ def against_timm(material: Material) -> Iterator[Row]:
     device, batch = torch.device("cpu"), config.trainer.batch_size
     size = config.backbone.image_size
     image = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    precision = choose_precision(config, build(config, device))
+    precision = choose_precision(config.trainer)
 
     def forward(name: str) -> Callable[[], float]:
         model: Any = timm.create_model(name, num_classes=0, global_pool="").eval()
@@ -144,7 +201,7 @@ def compiled(material: Material) -> Iterator[Row]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = material.config(f"backbone={name}", "trainer=auto")
     classifier, batch = build(config, device), some_batch(config, device)
-    precision = choose_precision(config, classifier)
+    precision = choose_precision(config.trainer)
     classifier.backbone.compile()
     step = MemoryStep(classifier, batch, precision)
     start = time.perf_counter()

@@ -1,8 +1,9 @@
 """A timm network as feature extractor: grey images in, feature maps out.
 
 Design choices: normalisation belongs to the network, so nobody can forget it; a frozen network
-runs without gradients and keeps batch norm in eval mode, whatever `train()` says; weights are
-loaded from a file by `model.weights`, never by timm at construction.
+runs without gradients and keeps batch norm in eval mode, whatever `train()` says, and on the
+processor with its batch norms folded; weights are loaded from a file by `model.weights`, never by
+timm at construction.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 import cardiomegaly.model.resnet152v2  # noqa: F401  (registers the network with timm)
+from cardiomegaly.model.folding import fold_batch_norms
 
 TRAINABLE = ("none", "last_stage", "all")
 WHITE = 255.0
@@ -80,7 +82,9 @@ class Backbone(nn.Module):
         self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
         self.num_features: int = self.model.num_features
         self.trained: list[nn.Module] = []
-        self.feature_size = self._measure(config.image_size)
+        self._folded: tuple[object, Any] = (None, self.model)  # no submodule: not in the state
+        self.image_size = config.image_size
+        self.feature_size = self._measure()
         self.trained = self._choose_trained(config.last_stage)
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
@@ -104,8 +108,12 @@ class Backbone(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 1 or 3, H, W) -> features (B, C, h, w)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.trained)):
+        if self.trained:
             return self.model.forward_features(self.normalise(image))
+        with torch.no_grad():
+            as_it_is = image.device.type != "cpu" or torch.compiler.is_compiling()
+            network = self.model if as_it_is else self._folded_network()
+            return network.forward_features(self.normalise(image))
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch the trained part; what is frozen stays in eval mode."""
@@ -114,6 +122,19 @@ class Backbone(nn.Module):
         for module in self.trained:
             module.train(mode)
         return self
+
+    def _folded_network(self) -> Any:
+        """The frozen network without the batch norms that its convolutions can hold.
+
+        Made when first asked for and again when the weights have changed or moved.
+        """
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        if self._folded[0] != state:
+            with torch.inference_mode(False):
+                folded = fold_batch_norms(self.model, self.normalise(self._probe()))
+            self._folded = (state, folded)
+        return self._folded[1]
 
     def _choose_trained(self, last_stage: list[str]) -> list[nn.Module]:
         if self.trainable == "none":
@@ -130,11 +151,16 @@ class Backbone(nn.Module):
         return [modules[name] for name in last_stage]
 
     @torch.no_grad()
-    def _measure(self, image_size: int) -> tuple[int, int]:
-        """Height and width of the feature maps for an image of this size."""
+    def _measure(self) -> tuple[int, int]:
+        """Height and width of the feature maps."""
         self.eval()
-        features = self(torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8))
+        features = self.model.forward_features(self.normalise(self._probe()))
         return features.shape[2], features.shape[3]
+
+    def _probe(self) -> torch.Tensor:
+        """An image of noise (1, 1, H, W), always the same."""
+        size = (1, 1, self.image_size, self.image_size)
+        return torch.rand(size, generator=torch.Generator().manual_seed(0))
 
 
 def _create(config: BackboneConfig) -> nn.Module:

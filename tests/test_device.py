@@ -1,0 +1,68 @@
+"""What a run computes on: precision, devices, memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+from collections.abc import Callable
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from cardiomegaly import config, device
+
+
+@pytest.mark.parametrize(("matrices", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_precision_follows_the_processor(
+    composed: Callable[..., DictConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    matrices: bool,
+    expected: str,
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: matrices)
+    trainer = config.check(composed("trainer=cpu", "trainer.precision=null")).trainer
+    assert device.choose_precision(trainer) == expected
+    trainer.precision = "16-mixed"
+    assert device.choose_precision(trainer) == "16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bfloat16", "expected"),
+    [(True, True, "bf16-mixed"), (True, False, "16-mixed"), (False, True, "32-true")],
+)
+def test_precision_follows_the_gpu(
+    composed: Callable[..., DictConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: bool,
+    bfloat16: bool,
+    expected: str,
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: bfloat16)
+    trainer = config.check(composed("trainer=auto", "trainer.precision=null")).trainer
+    assert device.choose_precision(trainer) == expected
+
+
+def second_tensor(keep: bool) -> int:
+    """Pages that the kernel hands out for 64 MiB, after 64 MiB were freed."""
+    import resource  # absent from Windows
+
+    device.keep_freed_memory(keep)
+    torch.ones(2**24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept_or_returned() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as fresh:
+        returned, kept, again = fresh.map(second_tensor, [False, True, False], chunksize=3)
+    assert min(returned, again) > 10 * (kept + 1)
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    device.keep_freed_memory()
