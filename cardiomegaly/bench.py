@@ -19,7 +19,7 @@ from cardiomegaly import cli
 from cardiomegaly.benchmarks import epochs, loading, memory, steps, table
 from cardiomegaly.benchmarks.material import FULL, QUICK, Effort, Material
 from cardiomegaly.device import keep_freed_memory
-from cardiomegaly.training import quiet_lightning
+from cardiomegaly.trainer import quiet_lightning
 
 MEASUREMENTS = {  # letters of the rows -> what yields them
     "a": loading.loader,

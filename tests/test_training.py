@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from cardiomegaly import config, device, training
+from cardiomegaly import config, device, trainer
 from cardiomegaly.assemble import build_classifier, build_datamodule, load_classifier, load_run
 from cardiomegaly.callbacks import PatientEarlyStopping
 from cardiomegaly.data.split import split_hash
@@ -76,7 +76,7 @@ def test_run_folder(trained_run: Path) -> None:
 def test_a_run_can_be_loaded_again(trained_run: Path) -> None:
     cfg, datamodule, classifier = load_run(trained_run)
     run = read_run(trained_run)
-    probability = training.predict(classifier, datamodule, cfg.trainer, "32-true")
+    probability = trainer.predict(classifier, datamodule, cfg.trainer, "32-true")
     np.testing.assert_allclose(probability["test"], run.part("test")["probability"], atol=2e-6)
     assert datamodule.parts["test"]["image"].tolist() == run.part("test")["image"].tolist()
 
@@ -253,7 +253,7 @@ def test_automatic_batch_size_is_the_largest_that_fits(
         return real(batch, batch_idx)
 
     monkeypatch.setattr(classifier, "training_step", step)
-    trainer, _ = training.build_trainer(settings, tmp_path, "32-true")
-    with training.quiet_lightning():
-        assert training.find_batch_size(trainer, classifier, datamodule) == 8
+    lightning, _ = trainer.build_trainer(settings, tmp_path, "32-true")
+    with trainer.quiet_lightning():
+        assert trainer.find_batch_size(lightning, classifier, datamodule) == 8
     assert datamodule.batch_size == 8

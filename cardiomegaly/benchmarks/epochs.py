@@ -23,7 +23,7 @@ from cardiomegaly.data.datamodule import CardiomegalyDataModule, choose_workers
 from cardiomegaly.data.row_store import READY, RowStore
 from cardiomegaly.device import choose_precision
 from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.training import build_trainer
+from cardiomegaly.trainer import build_trainer
 
 WARM = 1  # step before each timed stretch: the queue is full then, and memory is as it needs it
 TRAINING, MEMORY = "training", "step in memory"
