@@ -45,22 +45,23 @@ def test_precision_follows_the_gpu(
     assert device.choose_precision(trainer) == expected
 
 
-def second_tensor(keep: bool) -> int:
-    """Pages that the kernel hands out for 64 MiB, after 64 MiB were freed."""
+def faults(keep: bool) -> int:
+    """Pages that the kernel hands out for twenty tensors of 64 MiB, one freed before the next."""
     import resource  # absent from Windows
 
     device.keep_freed_memory(keep)
-    torch.ones(2**24)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**24)
+    for _ in range(20):
+        torch.ones(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_freed_memory_is_kept_or_returned() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as fresh:
-        returned, kept, again = fresh.map(second_tensor, [False, True, False], chunksize=3)
-    assert min(returned, again) > 10 * (kept + 1)
+        returned, kept = fresh.map(faults, [False, True], chunksize=2)
+    # Not zero: small objects may settle in a freed block, and the next tensor takes a new one.
+    assert returned > 2 * kept
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
