@@ -257,3 +257,29 @@ def test_automatic_batch_size_is_the_largest_that_fits(
     with trainer.quiet_lightning():
         assert trainer.find_batch_size(lightning, classifier, datamodule) == 8
     assert datamodule.batch_size == 8
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(
+    composed: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.check(composed("trainer.max_epochs=2", "trainer.batch_size=7"))
+    datamodule = build_datamodule(settings)
+    classifier, _ = build_classifier(settings)
+    real = classifier.training_step
+    steps: list[tuple[int, int, float]] = []
+
+    def step(batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = real(batch, batch_idx)
+        steps.append((classifier.current_epoch, len(batch["target"]), float(loss.detach())))
+        return loss
+
+    monkeypatch.setattr(classifier, "training_step", step)
+    lightning, history = trainer.build_trainer(settings, tmp_path, "32-true")
+    with trainer.quiet_lightning():
+        lightning.fit(classifier, datamodule=datamodule)
+    done = pd.DataFrame(steps, columns=["epoch", "images", "loss"])
+    assert done["images"].min() < done["images"].max(), "else the weights do not matter"
+    for row in history.rows:
+        epoch = done[done["epoch"] == row["epoch"]]
+        mean = np.average(epoch["loss"], weights=epoch["images"])
+        assert row["train/loss"] == pytest.approx(mean, rel=1e-6)

@@ -57,6 +57,7 @@ class CardiomegalyClassifier(LightningModule):
             feature_size=self.backbone.feature_size,
             _convert_="all",
         )
+        self._trained: list[tuple[torch.Tensor, int]] = []
         self._validated: list[dict[str, torch.Tensor]] = []
 
     def forward(self, image: torch.Tensor) -> HeadOutput:
@@ -73,11 +74,23 @@ class CardiomegalyClassifier(LightningModule):
             return self.head(features).logits.float()
         return self(batch["image"]).logits.float()
 
+    def on_train_epoch_start(self) -> None:
+        """Forget losses of a search for the batch size."""
+        self._trained = []
+
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Binary cross-entropy of a batch."""
+        """Binary cross-entropy of a batch; the epoch's is logged with the last batch.
+
+        Lightning's own sum over an epoch takes 1 ms a step, where a step from features takes 14.
+        """
         logits = self.logits(batch)
         loss = F.binary_cross_entropy_with_logits(logits, batch["target"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        self._trained.append((loss.detach(), len(logits)))
+        if self.trainer.is_last_batch:
+            losses, images = zip(*self._trained, strict=True)
+            share = torch.tensor(images, dtype=loss.dtype, device=loss.device) / sum(images)
+            mean = torch.dot(torch.stack(losses), share)
+            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
