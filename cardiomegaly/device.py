@@ -9,10 +9,7 @@ from pytorch_lightning import Trainer
 
 from cardiomegaly.config import TrainerConfig
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
-KEEP = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}
-# What glibc's own adjustment arrives at once large tensors were freed.
-RETURN = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def check_device(trainer: TrainerConfig) -> None:
@@ -65,8 +62,8 @@ def device_name(trainer: Trainer) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def keep_freed_memory(keep: bool = True) -> None:
-    """Let this process keep the memory of freed tensors for the next ones, or stop that again.
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors for the next ones.
 
     By default glibc returns large blocks to the kernel, which clears each page anew when the next
     tensor of that size is written: on the processor that takes up to half of a forward pass. The
@@ -76,9 +73,7 @@ def keep_freed_memory(keep: bool = True) -> None:
     """
     try:
         c = ctypes.CDLL(None)
-        for parameter, value in (KEEP if keep else RETURN).items():
-            c.mallopt(parameter, value)
-        if not keep:
-            c.malloc_trim(0)
+        c.mallopt(M_TRIM_THRESHOLD, -1)
+        c.mallopt(M_MMAP_MAX, 0)
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
         return

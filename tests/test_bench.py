@@ -9,13 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from cardiomegaly import bench
-from cardiomegaly.benchmarks import loading, memory, steps, table, timing
+from cardiomegaly.benchmarks import apart, loading, memory, steps, table, timing
 from cardiomegaly.benchmarks.gpu_watch import GpuWatch
 from cardiomegaly.benchmarks.material import Effort, Material
 
@@ -136,7 +137,7 @@ def test_torch_defaults_are_undone() -> None:
 def test_what_each_means_gives(tmp_path: Path) -> None:
     effort = dataclasses.replace(TINY, repeats=1, thorough=True, heavy_batch=2)
     rows = list(steps.parts(Material(effort, tmp_path)))
-    assert len(rows) == 8
+    assert len(rows) == 4
     assert all(row.ratio and row.reference == steps.PLAIN for row in rows)
 
 
@@ -185,13 +186,20 @@ def test_process_tree() -> None:
 
 
 @linux
-def test_a_fresh_process_starts_loaders_as_this_one(tmp_path: Path) -> None:
-    found = memory.in_fresh_process(start_method, Material(TINY, tmp_path))
+def test_a_fresh_process_starts_loaders_as_this_one() -> None:
+    found = apart.in_fresh_process(multiprocessing.get_start_method)
     assert found == multiprocessing.get_start_method()
 
 
-def start_method(material: Material) -> str:
-    return multiprocessing.get_start_method()
+def test_a_measurement_apart_stays_in_one_other_process() -> None:
+    before = set(multiprocessing.active_children())
+    with apart.Apart(partial, os.getpid) as number:
+        (process,) = set(multiprocessing.active_children()) - before
+        assert [number(), number()] == [process.pid] * 2
+    assert not process.is_alive()
+    with pytest.raises(TypeError, match="must be callable"), apart.Apart(partial, 5):
+        pass
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_gpu_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from cardiomegaly.benchmarks.apart import Apart
 from cardiomegaly.benchmarks.gpu_watch import GpuWatch
 from cardiomegaly.benchmarks.material import Material
 from cardiomegaly.benchmarks.steps import PLAIN, MemoryStep, build, plain_step, some_batch
@@ -80,13 +82,12 @@ def steps_in_turn(
     precision = choose_precision(config.trainer)
     step = MemoryStep(classifier, batch, precision)
     others: dict[str, Callable[[int], float]] = {MEMORY: step.rate}
-    if plain:
-        slow = plain_step(config, batch)
-        slow()
-        others[PLAIN] = slow.rate
-    turns = Turns(others, step.steps_for(seconds), material.effort.repeats)
-    datamodule = material.datamodule(config, turns.batches * config.trainer.batch_size)
-    fit(material, config, classifier, datamodule, turns)
+    with ExitStack() as stack:
+        if plain:
+            others[PLAIN] = stack.enter_context(Apart(plain_step, config))
+        turns = Turns(others, step.steps_for(seconds), material.effort.repeats)
+        datamodule = material.datamodule(config, turns.batches * config.trainer.batch_size)
+        fit(material, config, classifier, datamodule, turns)
     return turns, precision
 
 

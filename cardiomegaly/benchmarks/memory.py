@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from cardiomegaly import training
 from cardiomegaly.assemble import build_datamodule
+from cardiomegaly.benchmarks.apart import in_fresh_process
 from cardiomegaly.benchmarks.material import Effort, Material
 from cardiomegaly.benchmarks.table import Row
 from cardiomegaly.data.labels import read_labels
@@ -25,7 +23,6 @@ from cardiomegaly.data.row_store import RowStore
 WORKERS = 4
 READINGS = 20
 GIB = 2**30
-Result = TypeVar("Result")
 PARTS = {"Pss": "all", "Pss_Anon": "anonymous", "Pss_File": "files", "Pss_Shmem": "shared"}
 
 
@@ -60,21 +57,6 @@ def of_loaders(what: str, readings: list[dict[str, float]], effort: Effort) -> R
         "images, of which the table has the sum after all of them",
         runs={name: [reading[name] for reading in readings] for name in PARTS.values()},
     )  # fmt: skip
-
-
-def in_fresh_process(function: Callable[[Material], Result], material: Material) -> Result:
-    """Call it in a process that has done nothing else, and starts loaders as any other does."""
-    with ProcessPoolExecutor(
-        1,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_by,
-        initargs=(multiprocessing.get_start_method(),),
-    ) as pool:
-        return pool.submit(function, material).result()
-
-
-def _start_by(method: str) -> None:
-    multiprocessing.set_start_method(method, force=True)
 
 
 def loaders(material: Material) -> list[dict[str, float]]:

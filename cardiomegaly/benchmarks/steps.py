@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import timm
@@ -12,17 +13,20 @@ import torch
 from torch.nn import functional as F
 
 from cardiomegaly.assemble import build_classifier
+from cardiomegaly.benchmarks.apart import Apart
 from cardiomegaly.benchmarks.material import Material
 from cardiomegaly.benchmarks.table import Row, compared
-from cardiomegaly.benchmarks.timing import in_turn, memory_returned, rate, torch_defaults
+from cardiomegaly.benchmarks.timing import in_turn, rate, torch_defaults
 from cardiomegaly.config import Config
-from cardiomegaly.device import autocast, choose_precision
+from cardiomegaly.device import autocast, choose_precision, keep_freed_memory
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 
 Batch = dict[str, torch.Tensor]
-MOST_STEPS = 500  # in a timed stretch
+FEWEST_STEPS, MOST_STEPS = 2, 500  # in a timed stretch
 PLAIN = "plain float32"
 PARTS_OF = ("mobilenetv1", "resnet152v2")  # of (k): the lightest and the heaviest
+KEPT = ("and memory kept", "and that in bfloat16", "and batch norms folded")
+CPU = torch.device("cpu")
 
 
 class MemoryStep:
@@ -33,7 +37,6 @@ class MemoryStep:
         batch: `image` and `target`.
         precision: Lightning's word for it.
         logits: of the batch; the classifier's own where not given.
-        usual_memory: give freed memory back to the kernel, as processes usually do.
     """
 
     def __init__(
@@ -42,12 +45,10 @@ class MemoryStep:
         batch: Batch,
         precision: str,
         logits: Callable[[Batch], torch.Tensor] | None = None,
-        usual_memory: bool = False,
     ) -> None:
         self.batch = batch
         self.autocast = autocast(batch["target"].device, precision)
         self.logits = logits or classifier.logits
-        self.usual_memory = usual_memory
         self.optimiser = classifier.train().configure_optimizers()
 
     def __call__(self) -> None:
@@ -67,15 +68,15 @@ class MemoryStep:
                 self()
             return steps * len(self.batch["target"])
 
-        with torch_defaults(), memory_returned(self.usual_memory):
-            self()  # with memory as this step needs it
+        with torch_defaults():
+            self()  # the caches hold something else
             return rate(work)
 
     def steps_for(self, seconds: float) -> int:
         """How many steps take about this long."""
         images_per_second = self.rate(1)
         steps = round(seconds * images_per_second / len(self.batch["target"]))
-        return min(max(steps, 1), MOST_STEPS)
+        return min(max(steps, FEWEST_STEPS), MOST_STEPS)
 
 
 def build(config: Config, device: torch.device) -> CardiomegalyClassifier:
@@ -91,10 +92,13 @@ def some_batch(config: Config, device: torch.device) -> Batch:
     return {"image": image.to(device), "target": (torch.arange(n) % 2).float().to(device)}
 
 
-def plain_step(config: Config, batch: Batch) -> MemoryStep:
-    """The same step as torch's defaults have it: float32, channels first, memory returned."""
+def plain_step(config: Config) -> Callable[[int], float]:
+    """The same step as torch's defaults have it, float32 and channels first, on the processor.
+
+    To be made in a fresh process, where memory goes back to the kernel as it usually does.
+    """
     classifier, _ = build_classifier(config)
-    backbone = classifier.to(batch["target"].device).backbone
+    backbone = classifier.backbone
 
     def logits(batch: Batch) -> torch.Tensor:
         with torch.no_grad():
@@ -102,7 +106,7 @@ def plain_step(config: Config, batch: Batch) -> MemoryStep:
             features = backbone.model.forward_features(image.contiguous())
         return classifier.head(features).logits
 
-    return MemoryStep(classifier, batch, "32-true", logits, usual_memory=True)
+    return MemoryStep(classifier, some_batch(config, CPU), "32-true", logits).rate
 
 
 def parts(material: Material) -> Iterator[Row]:
@@ -110,51 +114,62 @@ def parts(material: Material) -> Iterator[Row]:
     if not material.effort.thorough:
         yield Row("k", "forward alone, one thing after the other", note="left out by --quick")
         return
-    for name in PARTS_OF:
+    for name in (name for name in PARTS_OF if name in material.effort.backbones):
         config = material.images_config(name)
-        image = some_batch(config, torch.device("cpu"))["image"]
-        runs = in_turn(_means(config, image), material.effort.repeats)
+        with Apart(_by_default, config) as default, Apart(_memory_kept, config) as kept:
+            measures = {
+                PLAIN: partial(default, PLAIN),
+                "channels last": partial(default, "channels last"),
+                **{what: partial(kept, what) for what in KEPT},
+            }
+            runs = in_turn(measures, material.effort.repeats)
         for what in list(runs)[1:]:
             pair = {what: runs[what], PLAIN: runs[PLAIN]}
             yield compared("k", f"{name}, forward: {what}", pair)
 
 
-def _means(config: Config, image: torch.Tensor) -> dict[str, Callable[[], float]]:
-    """Images a second, forward, with one means more each time (and bfloat16 as an aside)."""
-    first, last = torch.contiguous_format, torch.channels_last
-
-    def forward(order: torch.memory_format, folded: bool = False) -> Callable[[], Any]:
-        backbone = build_classifier(config)[0].to(memory_format=order).backbone
-
-        def whole() -> Any:
-            normalised = backbone.normalise(image).contiguous(memory_format=order)
-            return backbone.model.forward_features(normalised)
-
-        return (lambda: backbone(image)) if folded else whole
-
-    def measure(
-        work: Callable[[], Any], precision: str = "32-true", usual_memory: bool = False
-    ) -> Callable[[], float]:
-        def images() -> int:
-            work()
-            return len(image)
-
-        def measured() -> float:
-            on = autocast(torch.device("cpu"), precision)
-            with torch.no_grad(), on, torch_defaults(), memory_returned(usual_memory):
-                images()
-                return rate(images)
-
-        return measured
-
-    ordered = forward(last)
-    return {
-        PLAIN: measure(forward(first), usual_memory=True),
-        "channels last": measure(ordered, usual_memory=True),
-        "and memory kept": measure(ordered),
-        "and that in bfloat16": measure(ordered, "bf16-mixed"),
-        "and batch norms folded": measure(forward(last, folded=True)),
+def _by_default(config: Config) -> Callable[[str], float]:
+    """Images a second, forward, in a process that returns freed memory to the kernel."""
+    measures = {
+        PLAIN: _forward(config, torch.contiguous_format),
+        "channels last": _forward(config, torch.channels_last),
     }
+    return lambda what: measures[what]()
+
+
+def _memory_kept(config: Config) -> Callable[[str], float]:
+    """Images a second, forward, channels last, in a process that keeps it."""
+    keep_freed_memory()
+    whole = _forward(config, torch.channels_last)
+    bfloat16 = _forward(config, torch.channels_last, "bf16-mixed")
+    folded = _forward(config, torch.channels_last, folded=True)
+    measures = dict(zip(KEPT, (whole, bfloat16, folded), strict=True))
+    return lambda what: measures[what]()
+
+
+def _forward(
+    config: Config, order: torch.memory_format, precision: str = "32-true", folded: bool = False
+) -> Callable[[], float]:
+    backbone = build_classifier(config)[0].to(memory_format=order).backbone
+    image = some_batch(config, CPU)["image"]
+
+    def whole() -> Any:
+        normalised = backbone.normalise(image).contiguous(memory_format=order)
+        return backbone.model.forward_features(normalised)
+
+    def work() -> int:
+        if folded:
+            backbone(image)
+        else:
+            whole()
+        return len(image)
+
+    def measured() -> float:
+        with torch.no_grad(), autocast(CPU, precision):
+            work()
+            return rate(work)
+
+    return measured
 
 
 def against_timm(material: Material) -> Iterator[Row]:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 import cv2
 import torch
 
-from cardiomegaly.device import keep_freed_memory
-
 Runs = dict[str, list[float]]  # what was measured -> its speed in each run
 
 
@@ -67,13 +65,3 @@ def torch_defaults() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-
-
-@contextmanager
-def memory_returned(returned: bool = True) -> Iterator[None]:
-    """Let freed memory go back to the kernel for a while, as it does without this project."""
-    keep_freed_memory(not returned)
-    try:
-        yield
-    finally:
-        keep_freed_memory()
