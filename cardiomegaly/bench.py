@@ -1,7 +1,7 @@
 """Measure loading, training and memory on this machine, in one table.
 
   python -m cardiomegaly.bench --quick            3 minutes on 2 cores
-  python -m cardiomegaly.bench originals=FOLDER   about 15 minutes
+  python -m cardiomegaly.bench originals=FOLDER   about 25 minutes
 
 Medians of several runs; what is compared runs in turn. Run it on an otherwise idle machine.
 """

@@ -20,7 +20,7 @@ from cardiomegaly.data.labels import find_images, load_labelled_images
 from cardiomegaly.data.phantom import generate_phantom
 
 BACKBONES = ("mobilenetv1", "inceptionv3", "efficientnetb4", "resnet152v2")
-HEAVY = ("inceptionv3", "resnet152v2")
+HEAVY = ("inceptionv3", "efficientnetb4", "resnet152v2")
 NIH_ROWS, NIH_PATIENTS = 112_120, 30_805
 POSITIVES = 0.025  # share of images with cardiomegaly
 LABEL_HEADER = (
@@ -68,11 +68,11 @@ class Effort:
 
 
 QUICK = Effort(
-    repeats=3, seconds=1, originals=16, loaded=480, decoded=256, read=2_400, epoch=600,
-    thorough=False, heavy_batch=8,
+    repeats=3, seconds=1, originals=16, loaded=480, decoded=256, read=2_400, epoch=480,
+    thorough=False, heavy_batch=4,
 )  # fmt: skip
 FULL = Effort(
-    repeats=5, seconds=4, originals=40, loaded=2400, decoded=1024, read=NIH_ROWS, epoch=2400,
+    repeats=7, seconds=3, originals=40, loaded=2400, decoded=1024, read=NIH_ROWS, epoch=2400,
     thorough=True,
 )  # fmt: skip
 
