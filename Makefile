@@ -34,7 +34,7 @@ sweep: setup ## four backbones x balanced and unbalanced, and the report; ARGS="
 	$(BIN)/python -m cardiomegaly.train -m +experiment=sweep $(ARGS)
 
 bench: setup ## measure loading, training and memory; ARGS="--quick" ends in 3 minutes
-	$(BIN)/python -m cardiomegaly.bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove the environment and what tools left; outputs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cardiomegaly import UserError
+
 USER_ERROR = 2
 Options = TypeVar("Options")
 
@@ -31,7 +33,7 @@ def run(
         return 0
     try:
         return act(parse(schema, words)) or 0
-    except (ValueError, FileNotFoundError) as mistake:
+    except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return USER_ERROR
 
@@ -40,25 +42,25 @@ def parse(schema: type[Options], words: list[str]) -> Options:
     """Read `key=value` words as OmegaConf does, into an instance of the dataclass `schema`.
 
     Raises:
-        ValueError: a word without `=`, an unknown key, a value of the wrong type, or a required
+        UserError: a word without `=`, an unknown key, a value of the wrong type, or a required
             key that is absent.
     """
     known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals:
-            raise ValueError(f"{word!r} is not of the form key=value; keys: {', '.join(known)}")
+            raise UserError(f"{word!r} is not of the form key=value; keys: {', '.join(known)}")
         if key.split(".")[0] not in known:
             near = get_close_matches(key, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"unknown key {key!r}{hint}; keys: {', '.join(known)}")
+            raise UserError(f"unknown key {key!r}{hint}; keys: {', '.join(known)}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_cli(words))
     except OmegaConfBaseException as error:
-        raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     missing = sorted(str(key) for key in OmegaConf.missing_keys(merged))
     if missing:
-        raise ValueError(f"{missing[0]}: required but not given; say {missing[0]}=... (--help)")
+        raise UserError(f"{missing[0]}: required but not given; say {missing[0]}=... (--help)")
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 

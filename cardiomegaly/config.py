@@ -9,14 +9,155 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cardiomegaly.data.settings import CohortConfig, DataConfig, SplitConfig
-from cardiomegaly.data.transforms import AugmentConfig
-from cardiomegaly.model.backbone import BackboneConfig
+from cardiomegaly import UserError
 
 PACKAGED_CONF = Path(__file__).parent / "conf"  # in an installed package
 CONF_DIR = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
 
 MONITORED = ("auroc", "average_precision", "f1", "loss", "sensitivity", "specificity")
+
+
+VIEWS = ("PA", "AP")
+TRAINABLE = ("none", "last_stage", "all")
+
+
+@dataclass
+class BackboneConfig:
+    """One of `conf/backbone`.
+
+    Attributes:
+        name: the study's name of the network.
+        model: timm's name, with the tag of the pretrained weights.
+        image_size: height and width of the input in pixels.
+        weights: `pretrained`, `none` (random) or a file (safetensors or a state dict).
+        options: timm's own arguments, such as `pad_type: same`.
+        trainable: `none`, `last_stage` or `all`.
+        learning_rate: of the trainable part of the backbone.
+        last_stage: modules, by name, that `trainable=last_stage` trains.
+    """
+
+    name: str
+    model: str
+    image_size: int
+    weights: str
+    options: dict[str, Any] | None
+    trainable: str
+    learning_rate: float
+    last_stage: list[str]
+
+    def __post_init__(self) -> None:
+        if self.trainable not in TRAINABLE:
+            raise UserError(
+                f"backbone.trainable: must be one of {', '.join(TRAINABLE)}, got {self.trainable!r}"
+            )
+        if self.image_size < 32:
+            raise UserError(f"backbone.image_size: must be at least 32, got {self.image_size}")
+        if self.learning_rate <= 0:
+            raise UserError(f"backbone.learning_rate: must be over 0, got {self.learning_rate}")
+
+
+@dataclass
+class PhantomConfig:
+    """What the generated cohort is made of; see `data.phantom`."""
+
+    images: int
+    size: int
+    seed: int
+    label_noise: float
+
+
+@dataclass
+class DataConfig:
+    """Where images and labels lie, and how they are loaded.
+
+    Attributes:
+        name: of the choice in `conf/data`.
+        root: folder with the label file and the images, wherever below it they lie.
+        labels: name of the label file; null finds `Data_Entry_2017*.csv`.
+        cache: folder for decoded images.
+        workers: loader processes; null chooses for the machine.
+        prefetch: batches that each worker prepares in advance.
+        phantom: generate the cohort in `root` first; null for real data.
+    """
+
+    name: str
+    root: str
+    labels: str | None
+    cache: str
+    workers: int | None
+    prefetch: int
+    phantom: PhantomConfig | None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"data.workers: must be null or at least 0, got {self.workers}")
+        if self.prefetch < 1:
+            raise UserError(f"data.prefetch: must be at least 1, got {self.prefetch}")
+
+
+@dataclass
+class CohortConfig:
+    """Which images take part; see `data.split.draw_cohort`."""
+
+    name: str
+    views: list[str]
+    negatives_per_positive: int
+
+    def __post_init__(self) -> None:
+        if not self.views or set(self.views) - set(VIEWS):
+            raise UserError(f"cohort.views: must name some of PA, AP, got {self.views}")
+        if self.negatives_per_positive < 1:
+            raise UserError(
+                f"cohort.negatives_per_positive: must be at least 1, "
+                f"got {self.negatives_per_positive}"
+            )
+
+
+@dataclass
+class SplitConfig:
+    """How the cohort is split; see `data.split.split_cohort`."""
+
+    name: str
+    fractions: list[float]
+    file: str | None
+
+
+@dataclass
+class AugmentConfig:
+    """Ranges of the random augmentation; 0 (or null) switches a part off.
+
+    Attributes:
+        name: of the choice in `conf/augment`.
+        horizontal_flip: probability.
+        vertical_flip: probability.
+        rotation: degrees to either side.
+        zoom: share of the size, in and out.
+        shift: share of the width and height, to either side.
+        brightness: smallest and largest factor on the pixels, or null.
+    """
+
+    name: str
+    horizontal_flip: float
+    vertical_flip: float
+    rotation: float
+    zoom: float
+    shift: float
+    brightness: list[float] | None
+
+    def __post_init__(self) -> None:
+        ranges = {"horizontal_flip": 1.0, "vertical_flip": 1.0, "rotation": 180.0}
+        ranges |= {"zoom": 0.9, "shift": 0.9}
+        for field, most in ranges.items():
+            value = getattr(self, field)
+            if not 0 <= value <= most:
+                raise UserError(f"augment.{field}: must lie between 0 and {most:g}, got {value}")
+        if self.brightness is not None and not (
+            len(self.brightness) == 2 and 0 <= self.brightness[0] <= self.brightness[1]
+        ):
+            raise UserError(
+                f"augment.brightness: must be null or [smallest, largest] factor, "
+                f"got {self.brightness}"
+            )
 
 
 @dataclass
@@ -56,19 +197,19 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for field in ("max_epochs", "accumulate_grad_batches", "patience", "log_every_n_steps"):
             if getattr(self, field) < 1:
-                raise ValueError(f"trainer.{field}: must be at least 1, got {getattr(self, field)}")
+                raise UserError(f"trainer.{field}: must be at least 1, got {getattr(self, field)}")
         if self.learning_rate <= 0:
-            raise ValueError(f"trainer.learning_rate: must be over 0, got {self.learning_rate}")
+            raise UserError(f"trainer.learning_rate: must be over 0, got {self.learning_rate}")
         if self.batch_size != "auto" and not (
             isinstance(self.batch_size, int) and self.batch_size >= 1
         ):
-            raise ValueError(
+            raise UserError(
                 f"trainer.batch_size: must be a whole number of at least 1, or auto, "
                 f"got {self.batch_size!r}"
             )
         allowed = [f"val/{name}" for name in MONITORED]
         if self.monitor not in allowed:
-            raise ValueError(
+            raise UserError(
                 f"trainer.monitor: must be one of {', '.join(allowed)}, got {self.monitor!r}"
             )
 
@@ -92,9 +233,9 @@ class FeaturesConfig:
 
     def __post_init__(self) -> None:
         if self.name not in ("live", "reuse"):
-            raise ValueError(f"features: must be live or reuse, got {self.name!r}")
+            raise UserError(f"features: must be live or reuse, got {self.name!r}")
         if self.views < 1:
-            raise ValueError(f"features.views: must be at least 1, got {self.views}")
+            raise UserError(f"features.views: must be at least 1, got {self.views}")
 
 
 @dataclass
@@ -131,23 +272,23 @@ class Config:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: must lie between 0 and 2**32 - 1, got {self.seed}")
+            raise UserError(f"seed: must lie between 0 and 2**32 - 1, got {self.seed}")
         if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold: must lie between 0 and 1, got {self.threshold}")
+            raise UserError(f"threshold: must lie between 0 and 1, got {self.threshold}")
         if "_target_" not in self.head:
-            raise ValueError(
+            raise UserError(
                 "head._target_: names the class of the head, such as "
-                "cardiomegaly.model.head.GWAPHead; it is missing"
+                "cardiomegaly.model.heads.GWAPHead; it is missing"
             )
         if self.features.name == "reuse" and self.backbone.trainable != "none":
-            raise ValueError(
+            raise UserError(
                 "features=reuse: needs a frozen backbone (backbone.trainable=none), got "
                 f"backbone.trainable={self.backbone.trainable}; use features=live"
             )
 
     @property
     def head_name(self) -> str:
-        """`gwap` for cardiomegaly.model.head.GWAPHead."""
+        """`gwap` for cardiomegaly.model.heads.GWAPHead."""
         return str(self.head["_target_"]).rpartition(".")[2].removesuffix("Head").lower()
 
 
@@ -155,7 +296,7 @@ def check(cfg: DictConfig) -> Config:
     """Turn a composed configuration into dataclasses.
 
     Raises:
-        ValueError: a key is unknown or missing, has the wrong type or is out of range.
+        UserError: a key is unknown or missing, has the wrong type or is out of range.
     """
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     try:
@@ -163,7 +304,7 @@ def check(cfg: DictConfig) -> Config:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         where = error.full_key or "configuration"
-        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, Config)  # noqa: S101  (for the type checker)
     return config
 
@@ -172,9 +313,9 @@ def load(path: Path) -> Config:
     """Read the configuration that a run left behind (`.hydra/config.yaml`).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: as in `check`.
+        UserError: no such file.
+        UserError: as in `check`.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; {path.parents[1]} is not a run folder")
+        raise UserError(f"{path} does not exist; {path.parents[1]} is not a run folder")
     return check(OmegaConf.create(path.read_text()))  # type: ignore[arg-type]

@@ -18,13 +18,19 @@ from typing import Any
 
 import pandas as pd
 
-from cardiomegaly import cli
+from cardiomegaly import UserError, cli
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.assessment import Assessment, Settings, assess
-from cardiomegaly.image_folder import ImageFolder
-from cardiomegaly.reporting.evaluation_content import Evaluation, Looked, shown
-from cardiomegaly.reporting.evaluation_report import write_evaluation
-from cardiomegaly.reporting.run_folder import Run, read_run
-from cardiomegaly.subjects import Subject, average, name_runs, subject_of_csv, subject_of_runs
+from cardiomegaly.reports.evaluation_content import Evaluation, Looked, shown
+from cardiomegaly.reports.evaluation_report import write_evaluation
+from cardiomegaly.reports.subjects import (
+    Subject,
+    average,
+    name_runs,
+    subject_of_csv,
+    subject_of_runs,
+)
+from cardiomegaly.training.record import Run, read_run
 
 NO_IMAGES = "the images are needed, say images=FOLDER"
 BOX_LIST = "BBox_List_2017.csv"
@@ -74,7 +80,7 @@ class Options:
 def act(options: Options) -> None:
     """Write the evaluation and say where it is."""
     if (options.run is None) == (options.predictions is None):
-        raise ValueError("run or predictions: one of the two is needed, say run=FOLDER (--help)")
+        raise UserError("run or predictions: one of the two is needed, say run=FOLDER (--help)")
     settings = Settings(
         options.sensitivity, options.specificity, options.minimum, options.resamples, options.seed
     )
@@ -117,14 +123,14 @@ def _output(options: Options) -> Path:
             .with_name(f"{Path(options.predictions).stem}_evaluation")
         )
     if isinstance(options.run, list) and len(options.run) > 1:
-        raise ValueError("output: several runs need a folder for their results, say output=FOLDER")
+        raise UserError("output: several runs need a folder for their results, say output=FOLDER")
     return Path(_folders(options)[0]) / "evaluation"
 
 
 def _folders(options: Options) -> list[str]:
     folders = options.run if isinstance(options.run, list) else [options.run]
     if not folders:
-        raise ValueError("run: at least one folder is needed, got an empty list")
+        raise UserError("run: at least one folder is needed, got an empty list")
     return [str(folder) for folder in folders]
 
 
@@ -138,10 +144,10 @@ def _labels(options: Options, runs: dict[str, Run]) -> Path | None:
     """The label file given, or the one that the run was trained with if it is still there."""
     if options.labels is not None:
         if not Path(options.labels).is_file():
-            raise FileNotFoundError(f"labels: {options.labels} does not exist; give a label file")
+            raise UserError(f"labels: {options.labels} does not exist; give a label file")
         return Path(options.labels)
     if not runs:
-        raise ValueError("labels: predictions need NIH's label file, say labels=FILE")
+        raise UserError("labels: predictions need NIH's label file, say labels=FILE")
     meta = next(iter(runs.values())).meta
     path = Path(meta.get("data_root", "")) / meta.get("label_file", "")
     return path if path.is_file() else None
@@ -160,7 +166,7 @@ def _subject(
 ) -> Subject:
     if options.predictions is not None and labels is not None:
         if options.flip:
-            raise ValueError("flip: a run is needed, predictions alone cannot be mirrored")
+            raise UserError("flip: a run is needed, predictions alone cannot be mirrored")
         return subject_of_csv(
             Path(options.predictions), labels, options.image_column, options.probability_column
         )
@@ -168,7 +174,7 @@ def _subject(
     best: dict[str, pd.DataFrame] = single
     if options.flip:
         if images is None:
-            raise ValueError(f"flip: {NO_IMAGES}")
+            raise UserError(f"flip: {NO_IMAGES}")
         best = _flipped(runs, images)
     if len(best) > 1:
         flips = " with flips" if options.flip else ""
@@ -178,9 +184,9 @@ def _subject(
 
 def _flipped(runs: dict[str, Run], images: ImageFolder) -> dict[str, pd.DataFrame]:
     # Networks and their libraries take seconds and most of a GiB: only where they are needed.
-    from cardiomegaly.assemble import load_classifier
-    from cardiomegaly.device import keep_freed_memory
-    from cardiomegaly.flips import add_flips
+    from cardiomegaly.model.predictor import add_flips
+    from cardiomegaly.training.assemble import load_classifier
+    from cardiomegaly.training.device import keep_freed_memory
 
     keep_freed_memory()
     return {
@@ -199,9 +205,9 @@ def _look(
         return Looked(notes=["No list of boxes is at hand (say boxes=FILE or images=FOLDER)."])
     if not runs and options.given_boxes is None:
         return Looked(notes=["Predictions come without maps; boxes can be judged by given_boxes."])
-    from cardiomegaly.assemble import load_classifier
-    from cardiomegaly.device import keep_freed_memory
-    from cardiomegaly.localise import Looking, localise
+    from cardiomegaly.reports.localise import Looking, localise
+    from cardiomegaly.training.assemble import load_classifier
+    from cardiomegaly.training.device import keep_freed_memory
 
     keep_freed_memory()
     given = Path(options.given_boxes) if options.given_boxes else None

@@ -13,7 +13,7 @@ import pandas as pd
 from omegaconf import MISSING
 
 from cardiomegaly import cli
-from cardiomegaly.reporting.sweep_report import write_report
+from cardiomegaly.reports.sweep_report import write_report
 from cardiomegaly.sweep.ledger import LEDGER, read_ledger
 
 

@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cardiomegaly import cli, config, spelling, training
+from cardiomegaly import UserError, cli, config, spelling
 from cardiomegaly.sweep import callback, job
+from cardiomegaly.training import run as training
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own variable: set to 1, it shows where an error arose
 
@@ -24,7 +25,7 @@ def run(cfg: DictConfig) -> float:
         return job.run(cfg, training.train)
     try:
         return training.train(config.check(cfg), Path(HydraConfig.get().runtime.output_dir))
-    except (ValueError, FileNotFoundError) as mistake:
+    except UserError as mistake:
         if os.environ.get(FULL_ERROR) == "1":
             raise
         print(f"error: {mistake}", file=sys.stderr)
@@ -35,7 +36,7 @@ def main() -> None:
     """The command."""
     try:
         sys.argv[1:] = callback.resume_words(resume_arguments(sys.argv[1:]))
-    except (ValueError, FileNotFoundError) as mistake:
+    except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         sys.exit(cli.USER_ERROR)
     try:
@@ -53,14 +54,14 @@ def resume_arguments(words: list[str]) -> list[str]:
     """Put the words that started a run before those that go on with it (`resume=FOLDER`).
 
     Raises:
-        FileNotFoundError: the folder is not one of a run.
+        UserError: the folder is not one of a run.
     """
     folder = next((word.partition("=")[2] for word in words if word.startswith("resume=")), None)
     if folder in (None, "null", ""):
         return words
     record = Path(str(folder)) / ".hydra" / "overrides.yaml"
     if not record.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"resume: {folder!r} is not a run folder (no {record}); give the folder that the "
             "training named when it began"
         )

@@ -18,7 +18,7 @@ import timm
 import torch
 from omegaconf import MISSING, OmegaConf
 
-from cardiomegaly import cli
+from cardiomegaly import UserError, cli
 from cardiomegaly.config import CONF_DIR
 from cardiomegaly.model.pretrained import WeightsSource, cache_folder, pretrained_source
 from cardiomegaly.model.state import convert_keras
@@ -72,14 +72,14 @@ def fetch(options: FetchOptions) -> int:
     """Bring the weights of one backbone or of all; go on where one cannot be had."""
     sources = _sources()
     if options.backbone != "all" and options.backbone not in sources:
-        raise ValueError(
+        raise UserError(
             f"backbone: must be all or one of {', '.join(sources)}, got {options.backbone!r}"
         )
     failed = 0
     for backbone in sources if options.backbone == "all" else [options.backbone]:
         try:
             print(f"{backbone:<15} {sources[backbone].fetch()}")
-        except (ValueError, FileNotFoundError) as error:
+        except UserError as error:
             print(f"error: {backbone}: {error}", file=sys.stderr)
             failed = cli.USER_ERROR
     return failed

@@ -11,8 +11,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from cardiomegaly import config, training
-from cardiomegaly.data.phantom import generate_phantom
+from cardiomegaly import config
+from cardiomegaly.data.phantom.cohort import generate_phantom
+from cardiomegaly.training import run as training
 
 SHARED = Path(__file__).parents[2] / "shared"
 IMAGES = 90

@@ -10,7 +10,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.reporting.run_folder import write_csv, write_json
+from cardiomegaly.training.record import write_csv, write_json
 
 HASH = "0123456789abcdef" * 4
 OTHER_HASH = "fedcba9876543210" * 4

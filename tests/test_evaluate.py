@@ -16,12 +16,12 @@ from sklearn.preprocessing import StandardScaler
 
 from cardiomegaly import evaluate
 from cardiomegaly.data.boxes import read_boxes
-from cardiomegaly.data.cache import decode_image
+from cardiomegaly.data.images import decode_image
 from cardiomegaly.data.labels import read_labels
-from cardiomegaly.data.phantom import generate_phantom
+from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.evaluation.localisation import blind_boxes, score_boxes
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.reporting.run_folder import read_run
+from cardiomegaly.training.record import read_run
 
 QUICK = "resamples=50"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cardiomegaly.reporting.run_folder import read_run
 from cardiomegaly.train import resume_arguments
+from cardiomegaly.training.record import read_run
 
 
 def command(

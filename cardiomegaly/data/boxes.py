@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cardiomegaly import UserError
+
 BOX_FRAME = 1024  # pixels on each side of the images that the boxes were drawn on
 NUMBERS = ["x", "y", "width", "height"]
 
@@ -22,19 +24,19 @@ def read_boxes(path: Path | str) -> pd.DataFrame:
         1024 x 1024 image.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a list, or a box that is no number, is empty or leaves the image.
+        UserError: no such file.
+        UserError: not such a list, or a box that is no number, is empty or leaves the image.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"box list {path} does not exist; it is NIH's BBox_List_2017.csv")
+        raise UserError(f"box list {path} does not exist; it is NIH's BBox_List_2017.csv")
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"box list {path} is not a readable CSV: {error}") from error
+        raise UserError(f"box list {path} is not a readable CSV: {error}") from error
     names = [str(name).strip() for name in raw.columns[:6]]
     if len(names) < 6 or names[:2] != ["Image Index", "Finding Label"]:
-        raise ValueError(
+        raise UserError(
             f"box list {path} must begin with Image Index, Finding Label and the four numbers "
             f"x, y, w, h of a box, got the columns {', '.join(names)}"
         )
@@ -48,7 +50,7 @@ def read_boxes(path: Path | str) -> pd.DataFrame:
     good = inside & (lower <= BOX_FRAME + 0.5) & (numbers[["width", "height"]].min(axis=1) > 0)
     if not good.all():
         row = int((~good).to_numpy().argmax())
-        raise ValueError(
+        raise UserError(
             f"box list {path}, line {row + 2}: a box needs x and y of at least 0, a width and "
             f"height over 0 and an end within {BOX_FRAME}, got {', '.join(raw.iloc[row, 2:6])}"
         )

@@ -13,12 +13,15 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from cardiomegaly.data import cache, labels, phantom, split
+from cardiomegaly import UserError
+from cardiomegaly.config import AugmentConfig, CohortConfig, DataConfig, SplitConfig
+from cardiomegaly.data import images as cache
+from cardiomegaly.data import labels, split
 from cardiomegaly.data.dataset import FeatureDataset, ImageDataset
-from cardiomegaly.data.row_store import READY, RowStore
+from cardiomegaly.data.phantom import cohort as phantom
 from cardiomegaly.data.sampler import SequentialBatches, TrainingBatches
-from cardiomegaly.data.settings import CohortConfig, DataConfig, SplitConfig
-from cardiomegaly.data.transforms import AugmentConfig, build_augmentation
+from cardiomegaly.data.store import READY, RowStore
+from cardiomegaly.data.transforms import build_augmentation
 
 log = logging.getLogger(__name__)
 MOST_NAMED = 5  # unreadable images named in a message; the rest are counted
@@ -90,7 +93,7 @@ class CardiomegalyDataModule(LightningDataModule):
         """Leave unreadable images out, split, and check the split.
 
         Raises:
-            ValueError, FileNotFoundError: as in `labels`, `cache` and `split`.
+            UserError: as in `labels`, `cache` and `split`.
         """
         if self.parts:
             return
@@ -133,7 +136,7 @@ class CardiomegalyDataModule(LightningDataModule):
             return split.read_split(Path(self.split.file), cohort)
         train, val, test = (*self.split.fractions, 0.0, 0.0, 0.0)[:3]
         if len(self.split.fractions) != len(split.PARTS):
-            raise ValueError(
+            raise UserError(
                 f"split.fractions: must be three shares (train, val, test), "
                 f"got {self.split.fractions}"
             )
@@ -153,7 +156,7 @@ class CardiomegalyDataModule(LightningDataModule):
         if not names:
             return
         if len(names) == n:
-            raise ValueError(f"data.root: none of the {n:,} images can be read, first {names[0]!r}")
+            raise UserError(f"data.root: none of the {n:,} images can be read, first {names[0]!r}")
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         log.warning(
             "%d of %s images cannot be read and are left out: %s%s",

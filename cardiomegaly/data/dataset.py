@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from cardiomegaly.data.row_store import RowStore
 from cardiomegaly.data.sampler import BatchKey
+from cardiomegaly.data.store import RowStore
 
 Batch = dict[str, torch.Tensor]
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cardiomegaly import UserError
+
 FINDING = "Cardiomegaly"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 OLDEST_AGE = 100.0  # years; the 2017 file holds ages up to 414
@@ -61,26 +63,26 @@ def read_labels(path: Path) -> pd.DataFrame:
         spacing_x and spacing_y (mm).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a readable CSV, a column is missing, a value cannot be read, or an image
+        UserError: no such file.
+        UserError: not a readable CSV, a column is missing, a value cannot be read, or an image
             is listed twice.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"label file {path} does not exist")
+        raise UserError(f"label file {path} does not exist")
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"label file {path} is not a readable CSV: {error}") from error
+        raise UserError(f"label file {path} is not a readable CSV: {error}") from error
     raw.columns = raw.columns.str.strip()
     absent = [name for name in COLUMNS if name not in raw.columns]
     if absent:
-        raise ValueError(
+        raise UserError(
             f"label file {path} lacks the column {absent[0]!r}; it needs "
             f"{', '.join(COLUMNS)}; it has {', '.join(raw.columns[:12])}"
         )
     table = raw[list(COLUMNS)].rename(columns=COLUMNS)
     if table.empty:
-        raise ValueError(f"label file {path} has a header but no rows")
+        raise UserError(f"label file {path} has a header but no rows")
     for column in INTEGERS + NUMBERS:
         table[column] = _numbers(table[column], path, column)
     table = table.astype(dict.fromkeys(INTEGERS, "int64"))
@@ -89,7 +91,7 @@ def read_labels(path: Path) -> pd.DataFrame:
         _check_values(table[column], allowed, path, column)
     twice = table["image"][table["image"].duplicated()]
     if len(twice):
-        raise ValueError(
+        raise UserError(
             f"label file {path} lists {len(twice)} images more than once, first {twice.iloc[0]!r}; "
             "every image needs one row"
         )
@@ -109,11 +111,11 @@ def find_label_file(root: Path, name: str | None = None) -> Path:
     """Find the label file in `root`: `name`, or the one file `Data_Entry_2017*.csv`.
 
     Raises:
-        FileNotFoundError: no such folder or no label file in it.
-        ValueError: several label files and no name.
+        UserError: no such folder or no label file in it.
+        UserError: several label files and no name.
     """
     if not root.is_dir():
-        raise FileNotFoundError(
+        raise UserError(
             f"data.root: no folder {str(root)!r}; it must hold {name or 'Data_Entry_2017*.csv'} "
             "and the images; say data.root=FOLDER"
         )
@@ -121,15 +123,13 @@ def find_label_file(root: Path, name: str | None = None) -> Path:
         return root / name
     found = sorted(root.glob("Data_Entry_2017*.csv"))
     if not found:
-        raise FileNotFoundError(
+        raise UserError(
             f"data.root: {str(root)!r} holds no Data_Entry_2017*.csv; put NIH's label file there, "
             "say data.labels=FILE if it has another name, or try data=phantom"
         )
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise ValueError(
-            f"data.labels: {str(root)!r} holds {names}; choose one by data.labels=NAME"
-        )
+        raise UserError(f"data.labels: {str(root)!r} holds {names}; choose one by data.labels=NAME")
     return found[0]
 
 
@@ -143,7 +143,7 @@ def find_images(root: Path) -> pd.DataFrame:
         Index: file name without suffix; columns path, bytes, mtime_ns.
 
     Raises:
-        ValueError: a name occurs twice and the folders do not tell which is meant.
+        UserError: a name occurs twice and the folders do not tell which is meant.
     """
     records = []
     folders = [(str(root.resolve()), False)]
@@ -167,7 +167,7 @@ def find_images(root: Path) -> pd.DataFrame:
     if len(unclear):
         first = unclear.iloc[0]
         other = found[best & (found["stem"] == first["stem"])].iloc[0]
-        raise ValueError(
+        raise UserError(
             f"data.root: {len(unclear)} image names occur more than once below {root}, first "
             f"{other['path']} and {first['path']}; keep one of each"
         )
@@ -178,8 +178,8 @@ def load_labelled_images(root: Path, labels: str | None = None) -> LabelledImage
     """Read the label file of a folder and keep the rows whose image is there.
 
     Raises:
-        FileNotFoundError: no folder, no label file, or none of its images.
-        ValueError: as in `read_labels` and `find_images`.
+        UserError: no folder, no label file, or none of its images.
+        UserError: as in `read_labels` and `find_images`.
     """
     label_file = find_label_file(root, labels)
     table = read_labels(label_file)
@@ -188,7 +188,7 @@ def load_labelled_images(root: Path, labels: str | None = None) -> LabelledImage
     joined = table.join(images, on="stem", how="inner").drop(columns="stem").reset_index(drop=True)
     joined["row"] = joined.index  # the row in the image cache
     if joined.empty:
-        raise FileNotFoundError(
+        raise UserError(
             f"data.root: none of the {len(table):,} images of {label_file.name} lies below "
             f"{str(root)!r} ({len(images):,} other PNG or JPEG files do); unpack NIH's "
             "images_*.tar.gz there"
@@ -202,7 +202,7 @@ def _numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     wrong = numbers.isna()
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise ValueError(
+        raise UserError(
             f"label file {path}, line {row + 2}: {column} must be a number, got {text[row]!r}"
         )
     return numbers
@@ -212,7 +212,7 @@ def _check_values(text: pd.Series, allowed: tuple[str, ...], path: Path, column:
     wrong = ~text.isin(allowed)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise ValueError(
+        raise UserError(
             f"label file {path}, line {row + 2}: {column} must be one of {', '.join(allowed)}, "
             f"got {text[row]!r}"
         )

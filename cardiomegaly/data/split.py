@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cardiomegaly import UserError
+from cardiomegaly.config import VIEWS
+
 PARTS = ("train", "val", "test")
-VIEWS = ("PA", "AP")
+
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 
 
@@ -35,13 +38,13 @@ def draw_cohort(
         seed: of the draw.
 
     Raises:
-        ValueError: unknown name, or no image is left.
+        UserError: unknown name, or no image is left.
     """
     if name not in ("study", "all"):
-        raise ValueError(f"cohort: must be study or all, got {name!r}")
+        raise UserError(f"cohort: must be study or all, got {name!r}")
     seen = labels[labels["view_position"].isin(views)]
     if seen.empty:
-        raise ValueError(f"cohort.views={list(views)} leaves no image of {len(labels):,}")
+        raise UserError(f"cohort.views={list(views)} leaves no image of {len(labels):,}")
     if name == "all":
         return seen.reset_index(drop=True)
     rng = np.random.default_rng(seed)
@@ -75,11 +78,11 @@ def split_cohort(
         One of train, val, test for each row, in the cohort's order.
 
     Raises:
-        ValueError: unknown name, bad fractions, or the official lists do not cover the cohort.
-        FileNotFoundError: an official list is absent.
+        UserError: unknown name, bad fractions, or the official lists do not cover the cohort.
+        UserError: an official list is absent.
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or len(fractions) != len(PARTS):
-        raise ValueError(
+        raise UserError(
             f"split.fractions: must be three shares (train, val, test) that sum to 1, "
             f"got {list(fractions)}"
         )
@@ -90,35 +93,35 @@ def split_cohort(
         return _by_patient(singles, fractions, seed)
     if name == "official":
         return _official(cohort, fractions, seed, root or Path())
-    raise ValueError(f"split: must be patient, image or official, got {name!r}")
+    raise UserError(f"split: must be patient, image or official, got {name!r}")
 
 
 def read_split(path: Path, cohort: pd.DataFrame) -> pd.Series:
     """Take the parts from a `split.csv` (columns image, split); images it lacks get a NaN.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column is missing, a part is unknown, an image is listed twice, or no image
+        UserError: no such file.
+        UserError: a column is missing, a part is unknown, an image is listed twice, or no image
             of the cohort is in it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"split.file: {path} does not exist")
+        raise UserError(f"split.file: {path} does not exist")
     given = pd.read_csv(path, dtype=str)
     for column in ("image", "split"):
         if column not in given.columns:
-            raise ValueError(
+            raise UserError(
                 f"split.file: {path} lacks the column {column!r}; it needs image and split, "
                 f"it has {', '.join(given.columns)}"
             )
     unknown = sorted(set(given["split"].dropna()) - set(PARTS))
     if unknown:
-        raise ValueError(f"split.file: split must be one of {', '.join(PARTS)}, got {unknown[0]!r}")
+        raise UserError(f"split.file: split must be one of {', '.join(PARTS)}, got {unknown[0]!r}")
     twice = int(given["image"].duplicated().sum())
     if twice:
-        raise ValueError(f"split.file: {path} lists {twice} images twice; keep one row of each")
+        raise UserError(f"split.file: {path} lists {twice} images twice; keep one row of each")
     parts = cohort["image"].map(given.set_index("image")["split"])
     if parts.notna().sum() == 0:
-        raise ValueError(f"split.file: {path} holds none of the {len(cohort):,} images found")
+        raise UserError(f"split.file: {path} holds none of the {len(cohort):,} images found")
     return parts
 
 
@@ -131,18 +134,18 @@ def check_split(split: pd.DataFrame, leaks_allowed: bool) -> None:
     """Refuse a split that cannot be trained on (columns patient_id, split, target).
 
     Raises:
-        ValueError: a patient stands in two parts, a part is empty, or a part lacks one class.
+        UserError: a patient stands in two parts, a part is empty, or a part lacks one class.
     """
     leaking = shared_patients(split)
     if leaking and not leaks_allowed:
-        raise ValueError(
+        raise UserError(
             f"split: {leaking:,} patients stand in more than one part, so the test would be of "
             "patients seen in training; use split=patient (split=image repeats the study's leak)"
         )
     for part in PARTS:
         target = split.loc[split["split"] == part, "target"]
         if target.nunique() < 2:
-            raise ValueError(
+            raise UserError(
                 f"split: the {part} part holds {int((target == 1).sum())} images with and "
                 f"{int((target == 0).sum())} without cardiomegaly; both are needed: use more data "
                 "or other split.fractions"
@@ -190,14 +193,14 @@ def _official(
     for file_name in OFFICIAL_LISTS:
         path = root / file_name
         if not path.is_file():
-            raise FileNotFoundError(
+            raise UserError(
                 f"split=official: {path} does not exist; put NIH's {' and '.join(OFFICIAL_LISTS)} "
                 "in data.root, or use split=patient"
             )
         listed.update(dict.fromkeys(path.read_text().split(), file_name))
     source = cohort["image"].map(listed)
     if source.isna().any():
-        raise ValueError(
+        raise UserError(
             f"split=official: {int(source.isna().sum()):,} images are in neither list, first "
             f"{cohort['image'][source.isna()].iloc[0]!r}"
         )
@@ -205,7 +208,7 @@ def _official(
     rest = source == OFFICIAL_LISTS[0]
     train, val, _ = fractions
     if train + val <= 0:
-        raise ValueError("split.fractions: train and val must not both be 0 with split=official")
+        raise UserError("split.fractions: train and val must not both be 0 with split=official")
     within = (train / (train + val), val / (train + val), 0.0)
     parts[rest] = _by_patient(cohort[rest], within, seed)
     return parts

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from cardiomegaly import UserError
 from cardiomegaly.evaluation import calibration
 from cardiomegaly.evaluation.comparison import compare
 from cardiomegaly.evaluation.fitting import Cohort, Fitting, Predicted
@@ -84,7 +85,7 @@ def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) 
     """Judge the first model in every way and compare it with the others.
 
     Raises:
-        ValueError: as `metrics.checked`; a wanted rate outside [0, 1]; fewer than one resample.
+        UserError: as `metrics.checked`; a wanted rate outside [0, 1]; fewer than one resample.
     """
     for predicted in models.values():
         checked(cohort.test["target"], predicted.test)
@@ -127,7 +128,7 @@ def _or_why(undefined: dict[str, str], what: str, compute: Callable[[], Found]) 
     """Compute, or keep the reason why these predictions do not allow it."""
     try:
         return compute()
-    except ValueError as reason:
+    except UserError as reason:
         undefined[what] = str(reason)
         return None
 
@@ -137,7 +138,7 @@ def _cuts(
 ) -> dict[str, float | Array]:
     for name in ("sensitivity", "specificity"):
         if not 0 <= getattr(settings, name) <= 1:
-            raise ValueError(
+            raise UserError(
                 f"{name}: a number from 0 to 1 is allowed, got {getattr(settings, name):g}"
             )
     rules: dict[str, tuple[str, float | None]] = {YOUDEN: ("youden", None), BEST_F1: ("f1", None)}

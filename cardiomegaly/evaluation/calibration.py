@@ -18,6 +18,7 @@ from scipy.stats import binomtest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from cardiomegaly import UserError
 from cardiomegaly.evaluation.metrics import ECE_BINS, Array, Ints, bin_index, checked
 from cardiomegaly.evaluation.uncertainty import LEVEL
 
@@ -114,7 +115,7 @@ def fit_platt(target: ArrayLike, probability: ArrayLike) -> Calibrator:
     """Fit a line on the logit, with Platt's smoothed targets, and return what applies it.
 
     Raises:
-        ValueError: one class only.
+        UserError: one class only.
 
     Source: Platt, "Probabilistic outputs for support vector machines", 1999.
     """
@@ -134,7 +135,7 @@ def fit_isotonic(target: ArrayLike, probability: ArrayLike) -> Calibrator:
     """Fit a rising staircase and return what applies it.
 
     Raises:
-        ValueError: one class only.
+        UserError: one class only.
 
     Source: Zadrozny and Elkan, "Transforming classifier scores into accurate multiclass
     probability estimates", KDD 2002.
@@ -148,7 +149,7 @@ def both_classes(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array
     """Check targets and probabilities as `checked` does, and that both classes are there."""
     truth, score = checked(target, probability)
     if truth.min() == truth.max():
-        raise ValueError(
+        raise UserError(
             f"target: a calibration needs images of both classes, all {len(truth)} are "
             f"{truth[0]}; fit it on a larger part"
         )
@@ -162,13 +163,13 @@ def patient_folds(target: ArrayLike, patient: ArrayLike, folds: int, seed: int) 
         (n,) the fold of each image; fewer folds where one class has fewer patients.
 
     Raises:
-        ValueError: fewer than two patients with or without a positive image.
+        UserError: fewer than two patients with or without a positive image.
     """
     names, index = np.unique(np.asarray(patient), return_inverse=True)
     positive = np.bincount(index, weights=np.asarray(target, np.float64)) > 0
     least = min(int(positive.sum()), int((~positive).sum()))
     if least < 2:
-        raise ValueError(
+        raise UserError(
             "patient: cross-fitting needs two patients with a positive image and two without, "
             f"got {int(positive.sum())} and {int((~positive).sum())}"
         )
@@ -192,7 +193,7 @@ def cross_fit(
     or one for all.
 
     Raises:
-        ValueError: as `patient_folds`.
+        UserError: as `patient_folds`.
     """
     truth, score = checked(target, probability)
     fold = patient_folds(truth, patient, FOLDS, seed)

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
+from cardiomegaly import UserError
 from cardiomegaly.evaluation.metrics import Array, Ints, binary_metrics
 from cardiomegaly.evaluation.uncertainty import (
     Draws,
@@ -42,10 +43,10 @@ def common_images(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
         tables: by model name; each with the columns image, patient_id, target, probability.
 
     Raises:
-        ValueError: fewer than two models, an image twice, other images, targets or patients.
+        UserError: fewer than two models, an image twice, other images, targets or patients.
     """
     if len(tables) < 2:
-        raise ValueError(f"run: two or more models are needed for a comparison, got {len(tables)}")
+        raise UserError(f"run: two or more models are needed for a comparison, got {len(tables)}")
     sorted_tables = {}
     for name, table in tables.items():
         refuse_repeats(name, table["image"])
@@ -60,7 +61,7 @@ def refuse_repeats(name: str, images: pd.Series) -> None:
     """Raise a ValueError where an image stands more than once."""
     twice = images.duplicated()
     if twice.any():
-        raise ValueError(
+        raise UserError(
             f"{name}: each image may stand once, {int(twice.sum())} rows repeat one "
             f"({images[twice].iloc[0]} for one); keep one prediction an image"
         )
@@ -69,14 +70,14 @@ def refuse_repeats(name: str, images: pd.Series) -> None:
 def _same(first: str, one: pd.DataFrame, second: str, two: pd.DataFrame) -> None:
     differing = set(one["image"]) ^ set(two["image"])
     if differing:
-        raise ValueError(
+        raise UserError(
             f"{first} and {second} were tested on different images ({len(differing)} stand in one "
             f"of them only, {min(differing)} for one): compare runs of one split"
         )
     for column in ("target", "patient_id"):
         unequal = (one[column] != two[column]).to_numpy()
         if unequal.any():
-            raise ValueError(
+            raise UserError(
                 f"{first} and {second} disagree on the {column} of {int(unequal.sum())} images, "
                 f"{one['image'][unequal].iloc[0]} for one: compare runs of one label file"
             )

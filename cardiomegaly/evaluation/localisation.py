@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiomegaly import UserError
 from cardiomegaly.evaluation.metrics import Array
 from cardiomegaly.evaluation.uncertainty import Draws, draw_patients, interval
 
@@ -67,11 +68,11 @@ def score_boxes(found: Array, true: Array, points: Array | None = None) -> pd.Da
         and energy (the share of the box found that lies in the true one).
 
     Raises:
-        ValueError: shapes that are not (n, 4), or a box without area.
+        UserError: shapes that are not (n, 4), or a box without area.
     """
     found, true = _boxes("found", found), _boxes("true", true)
     if found.shape != true.shape:
-        raise ValueError(f"boxes: one for each image is needed, got {len(found)} and {len(true)}")
+        raise UserError(f"boxes: one for each image is needed, got {len(found)} and {len(true)}")
     points = found[:, :2] + found[:, 2:] / 2 if points is None else points
     inside = (points >= true[:, :2]) & (points <= true[:, :2] + true[:, 2:])
     overlap: dict[str, Array] = {"iou": iou(found, true), "iobb": iobb(found, true)}
@@ -84,7 +85,7 @@ def score_boxes(found: Array, true: Array, points: Array | None = None) -> pd.Da
 def _boxes(name: str, boxes: Array) -> Array:
     numbers = np.asarray(boxes, np.float64)
     if numbers.ndim != 2 or numbers.shape[1] != 4 or not (numbers[:, 2:] > 0).all():
-        raise ValueError(
+        raise UserError(
             f"boxes ({name}): rows of x, y, width and height over 0 are needed, got an array of "
             f"shape {numbers.shape}"
         )
@@ -100,12 +101,12 @@ def score_maps(
     points at the centre and frames the whole image.
 
     Raises:
-        ValueError: as `score_boxes`; a fraction outside (0, 1]; or a map that is no plane of
+        UserError: as `score_boxes`; a fraction outside (0, 1]; or a map that is no plane of
             finite numbers.
     """
     true = _boxes("true", true)
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction: a number over 0 and up to 1 is allowed, got {fraction:g}")
+        raise UserError(f"fraction: a number over 0 and up to 1 is allowed, got {fraction:g}")
     scaled = [scale_map(saliency) for saliency in maps]
     found = np.array([box_of_map(saliency, fraction) for saliency in scaled]).reshape(-1, 4)
     points = np.array([peak(saliency) for saliency in scaled]).reshape(-1, 2)
@@ -118,7 +119,7 @@ def scale_map(saliency: NDArray[np.floating]) -> Array:
     """Scale a map to 256 x 256 bilinearly, pixel areas on pixel areas; negative values become 0."""
     given = np.asarray(saliency, np.float64)
     if given.ndim != 2 or not given.size or not np.isfinite(given).all():
-        raise ValueError(
+        raise UserError(
             f"saliency map: finite numbers in rows and columns are needed, got shape {given.shape}"
         )
     zoom = GRID / np.array(given.shape)
@@ -159,11 +160,11 @@ def blind_boxes(true: Array) -> dict[str, Array]:
     """Boxes that do not see the image, (n, 4) for each of `BASELINES`, each from the OTHER boxes.
 
     Raises:
-        ValueError: fewer than two boxes.
+        UserError: fewer than two boxes.
     """
     true = _boxes("true", true)
     if len(true) < 2:
-        raise ValueError(f"boxes: the baselines need two images or more, got {len(true)}")
+        raise UserError(f"boxes: the baselines need two images or more, got {len(true)}")
     mean = (true.sum(axis=0) - true) / (len(true) - 1)
     size = mean[:, 2:]
     centre = mean[:, :2] + size / 2

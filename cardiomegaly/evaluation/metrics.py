@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from cardiomegaly import UserError
+
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -39,17 +41,17 @@ def checked(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
     """Return targets and probabilities as flat arrays of equal length, or say what is wrong.
 
     Raises:
-        ValueError: nothing given, unequal lengths, NaN, a probability outside [0, 1] or a target
+        UserError: nothing given, unequal lengths, NaN, a probability outside [0, 1] or a target
             other than 0 and 1.
     """
     truth, score = np.asarray(target, np.float64), np.asarray(probability, np.float64)
     if truth.ndim != 1 or truth.shape != score.shape:
-        raise ValueError(
+        raise UserError(
             "target and probability: two flat lists of one length are needed, got shapes "
             f"{truth.shape} and {score.shape}; give one probability for each image"
         )
     if truth.size == 0:
-        raise ValueError("target and probability: at least one image is needed, got none")
+        raise UserError("target and probability: at least one image is needed, got none")
     _refuse("target", truth, np.isin(truth, (0.0, 1.0)), "0 and 1 are allowed")
     _refuse(
         "probability", score, (score >= 0) & (score <= 1), "numbers from 0 to 1 are allowed, no NaN"
@@ -60,7 +62,7 @@ def checked(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
 def _refuse(name: str, values: Array, allowed: NDArray[np.bool_], what: str) -> None:
     if not allowed.all():
         row = int(np.argmin(allowed))
-        raise ValueError(
+        raise UserError(
             f"{name}: {what}, row {row} (counted from 0) holds {values[row]:g} and "
             f"{int((~allowed).sum())} of {len(values)} rows are not allowed; correct those rows"
         )
@@ -116,11 +118,11 @@ def binary_metrics(
         `ece` has 10 bins of equal mass.
 
     Raises:
-        ValueError: as `checked`; or a threshold that is no number.
+        UserError: as `checked`; or a threshold that is no number.
     """
     truth, score = checked(target, probability)
     if not np.isfinite(threshold).all():
-        raise ValueError(f"threshold: a finite number is needed, got {threshold}")
+        raise UserError(f"threshold: a finite number is needed, got {threshold}")
     both = 0 < truth.sum() < len(truth)
     counts = confusion(truth, score, threshold).sum(axis=0)
     found = {name: float(value) for name, value in count_metrics(*counts).items()}
@@ -144,7 +146,7 @@ def bin_index(probability: Array, bins: int, equal_mass: bool) -> Ints:
     Bins of equal width are closed on the right, as torchmetrics has them.
     """
     if bins < 1:
-        raise ValueError(f"bins: 1 or more are needed, got {bins}")
+        raise UserError(f"bins: 1 or more are needed, got {bins}")
     if equal_mass:
         inner = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1))[1:-1])
     else:
@@ -178,16 +180,16 @@ def fit_threshold(
         value: wanted sensitivity or specificity, 0.90 where none is given.
 
     Raises:
-        ValueError: an unknown rule, a value outside [0, 1], or targets of one class only.
+        UserError: an unknown rule, a value outside [0, 1], or targets of one class only.
     """
     truth, score = checked(target, probability)
     if rule not in RULES:
-        raise ValueError(f"rule: {', '.join(RULES)} are allowed, got {rule!r}")
+        raise UserError(f"rule: {', '.join(RULES)} are allowed, got {rule!r}")
     wanted = 0.9 if value is None else float(value)
     if not 0 <= wanted <= 1:
-        raise ValueError(f"{rule}: a number from 0 to 1 is allowed, got {wanted:g}")
+        raise UserError(f"{rule}: a number from 0 to 1 is allowed, got {wanted:g}")
     if truth.min() == truth.max():
-        raise ValueError(
+        raise UserError(
             f"target: a threshold needs images of both classes, all {len(truth)} are "
             f"{truth[0]}; fit it on a larger part"
         )

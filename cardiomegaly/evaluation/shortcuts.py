@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
+from cardiomegaly import UserError
 from cardiomegaly.evaluation.calibration import FOLDS, log_odds, patient_folds
 from cardiomegaly.evaluation.metrics import Array, Ints, binary_metrics
 from cardiomegaly.evaluation.uncertainty import Draws, Estimate, interval, ranking_draws
@@ -81,12 +82,12 @@ def evaluate_shortcuts(
         seed: of folds and trees.
 
     Raises:
-        ValueError: no metadata column at all; as `patient_folds`.
+        UserError: no metadata column at all; as `patient_folds`.
     """
     sources = metadata(table)
     if not sources:
         named = ", ".join(column for columns in SOURCES.values() for column in columns)
-        raise ValueError(f"labels: the shortcut panel needs one of the columns {named}, got none")
+        raise UserError(f"labels: the shortcut panel needs one of the columns {named}, got none")
     target, logit = table["target"].to_numpy(), log_odds(table["probability"])
     fold = patient_folds(target, table["patient_id"], FOLDS, seed)
     usable = train is not None and train["target"].nunique() == 2

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cardiomegaly import UserError
 from cardiomegaly.evaluation.metrics import Array, binary_metrics
 from cardiomegaly.evaluation.uncertainty import Draws, interval, ranking_draws, threshold_draws
 
@@ -67,10 +68,10 @@ def evaluate_subgroups(
         minimum: positive and negative images that a group needs for its figures.
 
     Raises:
-        ValueError: a minimum below 1.
+        UserError: a minimum below 1.
     """
     if minimum < 1:
-        raise ValueError(f"minimum: 1 or more positive images are needed, got {minimum}")
+        raise UserError(f"minimum: 1 or more positive images are needed, got {minimum}")
     rows, gaps = [], []
     for dimension, names in group_names(table).items():
         drawn: dict[str, dict[str, Array]] = {}

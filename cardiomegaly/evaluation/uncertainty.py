@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
+from cardiomegaly import UserError
 from cardiomegaly.evaluation.metrics import (
     ECE_BINS,
     Array,
@@ -87,17 +88,17 @@ def draw_patients(
         seed: the same seed and the same patients give the same draws.
 
     Raises:
-        ValueError: lengths differ, or fewer than 1 resample.
+        UserError: lengths differ, or fewer than 1 resample.
     """
     truth = np.asarray(target)
     names, index = np.unique(np.asarray(patient), return_inverse=True)
     if truth.shape != index.shape or not truth.size:
-        raise ValueError(
+        raise UserError(
             f"patient: one identifier for each image is needed, got {index.shape} "
             f"for targets {truth.shape}"
         )
     if resamples < 1:
-        raise ValueError(f"resamples: 1 or more are needed, got {resamples}")
+        raise UserError(f"resamples: 1 or more are needed, got {resamples}")
     rng = np.random.default_rng(seed)
     positive = np.bincount(index, weights=truth) > 0
     counts = np.zeros((resamples, len(names)), np.uint8)

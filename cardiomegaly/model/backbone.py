@@ -8,7 +8,6 @@ timm at construction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -16,45 +15,11 @@ import torch
 from torch import nn
 
 import cardiomegaly.model.resnet152v2  # noqa: F401  (registers the network with timm)
+from cardiomegaly import UserError
+from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.folding import fold_batch_norms
 
-TRAINABLE = ("none", "last_stage", "all")
 WHITE = 255.0
-
-
-@dataclass
-class BackboneConfig:
-    """One of `conf/backbone`.
-
-    Attributes:
-        name: the study's name of the network.
-        model: timm's name, with the tag of the pretrained weights.
-        image_size: height and width of the input in pixels.
-        weights: `pretrained`, `none` (random) or a file (safetensors or a state dict).
-        options: timm's own arguments, such as `pad_type: same`.
-        trainable: `none`, `last_stage` or `all`.
-        learning_rate: of the trainable part of the backbone.
-        last_stage: modules, by name, that `trainable=last_stage` trains.
-    """
-
-    name: str
-    model: str
-    image_size: int
-    weights: str
-    options: dict[str, Any] | None
-    trainable: str
-    learning_rate: float
-    last_stage: list[str]
-
-    def __post_init__(self) -> None:
-        if self.trainable not in TRAINABLE:
-            raise ValueError(
-                f"backbone.trainable: must be one of {', '.join(TRAINABLE)}, got {self.trainable!r}"
-            )
-        if self.image_size < 32:
-            raise ValueError(f"backbone.image_size: must be at least 32, got {self.image_size}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"backbone.learning_rate: must be over 0, got {self.learning_rate}")
 
 
 class Backbone(nn.Module):
@@ -64,7 +29,7 @@ class Backbone(nn.Module):
         config: which network, and which part of it is trained.
 
     Raises:
-        ValueError: timm does not know the network or an option, or `last_stage` names no module.
+        UserError: timm does not know the network or an option, or `last_stage` names no module.
     """
 
     model: Any  # a timm network
@@ -96,10 +61,10 @@ class Backbone(nn.Module):
         """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, H, W) as the network was trained.
 
         Raises:
-            ValueError: another shape.
+            UserError: another shape.
         """
         if image.ndim != 4 or image.shape[1] not in (1, 3):
-            raise ValueError(
+            raise UserError(
                 f"image: must be (batch, 1 or 3, height, width), got {tuple(image.shape)}"
             )
         pixels = image.float() if image.dtype == torch.uint8 else image * WHITE
@@ -144,7 +109,7 @@ class Backbone(nn.Module):
         modules = dict(self.model.named_modules())
         unknown = [name for name in last_stage if name not in modules]
         if unknown or not last_stage:
-            raise ValueError(
+            raise UserError(
                 f"backbone.last_stage: names modules of the network, such as "
                 f"{', '.join(name for name, _ in self.model.named_children())}; got {last_stage}"
             )
@@ -169,11 +134,11 @@ def _create(config: BackboneConfig) -> nn.Module:
             config.model, pretrained=False, num_classes=0, global_pool="", **(config.options or {})
         )
     except RuntimeError as error:  # timm's "Unknown model" and "Invalid pretrained tag"
-        raise ValueError(
+        raise UserError(
             f"backbone.model: timm does not know {config.model!r} ({error}); "
             "timm.list_models() names what it knows"
         ) from error
     except TypeError as error:
-        raise ValueError(
+        raise UserError(
             f"backbone.options: {config.model} does not take {config.options} ({error})"
         ) from error

@@ -18,8 +18,9 @@ from torchmetrics.functional.classification import (
     binary_specificity,
 )
 
-from cardiomegaly.model.backbone import Backbone, BackboneConfig
-from cardiomegaly.model.head import HeadOutput
+from cardiomegaly.config import BackboneConfig
+from cardiomegaly.model.backbone import Backbone
+from cardiomegaly.model.heads import HeadOutput
 
 EPOCH_METRICS: dict[str, Callable[..., torch.Tensor]] = {
     "auroc": binary_auroc,

@@ -14,6 +14,8 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from cardiomegaly import UserError
+
 PATIENCE = 10.0  # seconds that a server may stay silent
 CHUNK = 1 << 20
 PARTIAL, RANGE_BEYOND_END = 206, 416
@@ -28,7 +30,7 @@ def download(url: str, target: Path, md5: str) -> None:
 
     Raises:
         OSError: no server, no answer within `PATIENCE`, connection lost for good, disk full.
-        ValueError: the whole file has another checksum.
+        UserError: the whole file has another checksum.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -40,7 +42,7 @@ def download(url: str, target: Path, md5: str) -> None:
     found = digest(part, "md5")
     if found != md5:
         part.unlink()
-        raise ValueError(
+        raise UserError(
             f"{url}: the file that arrived has the md5 checksum {found}, published is {md5}; it "
             "was deleted, try again, or look whether a proxy answers in the server's place"
         )

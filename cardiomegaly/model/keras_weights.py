@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cardiomegaly import UserError
+
 
 @dataclass(frozen=True)
 class KerasFile:
@@ -62,7 +64,7 @@ def read_keras_weights(path: Path) -> dict[str, Tensor]:
     What has no place there keeps Keras' name, so that whoever loads the result can name it.
 
     Raises:
-        ValueError: not an HDF5 file, or a broken one.
+        UserError: not an HDF5 file, or a broken one.
     """
     state: dict[str, Tensor] = {}
 
@@ -77,7 +79,7 @@ def read_keras_weights(path: Path) -> dict[str, Tensor]:
         with h5py.File(path, "r") as file:
             file.visititems(collect)
     except (OSError, RuntimeError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: not a whole HDF5 file of Keras weights ({error}); download it again"
         ) from error
     return state

@@ -20,6 +20,7 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 
+from cardiomegaly import UserError
 from cardiomegaly.model import download
 from cardiomegaly.model.keras_weights import RESNET152V2
 from cardiomegaly.model.state import convert_keras
@@ -59,15 +60,15 @@ class WeightsSource:
         """The file, downloaded if it is not on this machine.
 
         Raises:
-            FileNotFoundError: it is not here and cannot be downloaded; says what to do.
-            ValueError: the file has another checksum than the published one.
+            UserError: it is not here and cannot be downloaded; says what to do.
+            UserError: the file has another checksum than the published one.
         """
         if self.placed.is_file():
             return self.placed
         try:
             return self._from_hub() if self.repository else self._from_keras()
         except OSError as error:
-            raise FileNotFoundError(self._advice(error)) from error
+            raise UserError(self._advice(error)) from error
 
     def _from_hub(self) -> Path:
         if found := self.find():
@@ -92,7 +93,7 @@ class WeightsSource:
             if found is None:
                 download.download(self.url, original, RESNET152V2.md5)
             elif (md5 := download.digest(original, "md5")) != RESNET152V2.md5:
-                raise ValueError(
+                raise UserError(
                     f"{original}: has the md5 checksum {md5}, published is {RESNET152V2.md5}; "
                     "delete it, or give a file of your own as backbone.weights=PATH"
                 )
@@ -122,7 +123,7 @@ def pretrained_source(timm_name: str) -> WeightsSource:
     """What `weights=pretrained` means for a network.
 
     Raises:
-        ValueError: timm does not know the name, or has no pretrained weights for it.
+        UserError: timm does not know the name, or has no pretrained weights for it.
     """
     try:
         cfg = timm.models.get_pretrained_cfg(timm_name)
@@ -133,7 +134,7 @@ def pretrained_source(timm_name: str) -> WeightsSource:
         return WeightsSource(f"resnet152v2.{cfg.tag}", RESNET152V2.url, "", RESNET152V2.name)
     if cfg is None or not cfg.hf_hub_id:
         known = timm.list_models(f"{architecture}.*", pretrained=True)
-        raise ValueError(
+        raise UserError(
             f"backbone.model={timm_name}: timm has no pretrained weights of that name; "
             + (f"it has {', '.join(known)}; " if known else "")
             + "or give backbone.weights=PATH, or backbone.weights=none to train from scratch"

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cardiomegaly import UserError
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 
 Maps = NDArray[np.float32]
@@ -25,14 +26,14 @@ def gradcam_maps(classifier: CardiomegalyClassifier, image: torch.Tensor) -> Map
     It is taken at the backbone's output, so a frozen backbone needs no gradient.
 
     Raises:
-        ValueError: the package grad-cam is not installed.
+        UserError: the package grad-cam is not installed.
 
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017; the package grad-cam.
     """
     try:
         from pytorch_grad_cam import GradCAM
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             "gradcam: the package grad-cam is not installed; "
             "say pip install 'cardiomegaly[explain]' or gradcam=false"
         ) from error

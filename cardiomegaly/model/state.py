@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import cardiomegaly.model.resnet152v2  # noqa: F401  (registers the network with timm)
+from cardiomegaly import UserError
 from cardiomegaly.model.keras_weights import read_keras_weights
 
 SHOWN = 3  # names of each kind in an error
@@ -19,7 +20,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, a torch state dict or Keras' HDF5, by name.
 
     Raises:
-        ValueError: none of these, or broken.
+        UserError: none of these, or broken.
     """
     if path.suffix in (".h5", ".hdf5"):
         return read_keras_weights(path)
@@ -28,12 +29,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: not a readable file of weights ({' '.join(str(error).split())[:200]}); "
             "safetensors, a torch state dict (.pt, .pth, .bin) and Keras' .h5 are"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ValueError(
+        raise UserError(
             f"{path}: holds {type(state).__name__}, must be a plain state dict of names and tensors"
         )
     return dict(state)
@@ -43,7 +44,7 @@ def check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> N
     """Refuse weights that are not exactly those of a network with the state dict `own`.
 
     Raises:
-        ValueError: names how many are missing, unexpected or of another shape, and the first few.
+        UserError: names how many are missing, unexpected or of another shape, and the first few.
     """
     counters = "num_batches_tracked"  # of batch norm's, which not every file holds
     problems = {
@@ -61,18 +62,18 @@ def check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> N
         if names
     ]
     if told:
-        raise ValueError(f"{path}: these weights are of another network: {', '.join(told)}")
+        raise UserError(f"{path}: these weights are of another network: {', '.join(told)}")
 
 
 def convert_keras(source: Path, target: Path) -> None:
     """Write Keras' HDF5 weights of ResNet152V2 (without its classifier) as safetensors.
 
     Raises:
-        ValueError: the source is not that file: tensors are missing, left over or misshapen.
-        FileNotFoundError: there is no such file.
+        UserError: the source is not that file: tensors are missing, left over or misshapen.
+        UserError: there is no such file.
     """
     if not source.is_file():
-        raise FileNotFoundError(f"source={source}: there is no such file")
+        raise UserError(f"source={source}: there is no such file")
     state = read_keras_weights(source)
     with torch.device("meta"):
         own = timm.create_model("resnet152v2", num_classes=0).state_dict()

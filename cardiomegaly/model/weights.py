@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from cardiomegaly import UserError
 from cardiomegaly.model.download import digest
 from cardiomegaly.model.pretrained import pretrained_source
 from cardiomegaly.model.state import check_fit, read_state
@@ -31,8 +32,8 @@ def obtain(timm_name: str, weights: str) -> ObtainedWeights:
         weights: `pretrained`, `none`, or a file (safetensors, a torch state dict, Keras' HDF5).
 
     Raises:
-        FileNotFoundError: the file is missing, or cannot be had without a network.
-        ValueError: there are no pretrained weights for this network, or a wrong checksum.
+        UserError: the file is missing, or cannot be had without a network.
+        UserError: there are no pretrained weights for this network, or a wrong checksum.
     """
     if weights == "none":
         return ObtainedWeights(None, "none", "random", None)
@@ -42,7 +43,7 @@ def obtain(timm_name: str, weights: str) -> ObtainedWeights:
         return ObtainedWeights(path, origin.name, origin.url, digest(path, "sha256"))
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"backbone.weights={weights}: must be pretrained, none or a file; there is no such file"
         )
     return ObtainedWeights(path, path.name, str(path), digest(path, "sha256"))
@@ -52,7 +53,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load a file into a timm model, all of it; only a classifier that the model lacks is dropped.
 
     Raises:
-        ValueError: the file cannot be read, or does not fit; says what is missing, unexpected or
+        UserError: the file cannot be read, or does not fit; says what is missing, unexpected or
             of another shape.
     """
     state = read_state(path)

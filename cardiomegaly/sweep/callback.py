@@ -12,12 +12,12 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cardiomegaly import cli
-from cardiomegaly.reporting.run_folder import write_json
+from cardiomegaly import UserError, cli
 from cardiomegaly.sweep import ledger
+from cardiomegaly.sweep.identity import NAMING, job_name, key_of, settings
 from cardiomegaly.sweep.job import COMMAND
 from cardiomegaly.sweep.plan import Planned, check_startable, expand, plan
-from cardiomegaly.sweep.settings import NAMING, job_name, key_of, settings
+from cardiomegaly.training.record import write_json
 
 SWEEP = "sweep.json"  # the words that started the sweep last, and the keys that name its jobs
 FAILURE = 1
@@ -38,7 +38,7 @@ class SweepCallback(Callback):
         """Record what is planned; end here if the sweep cannot be run as it is configured."""
         try:
             start(config)
-        except (ValueError, FileNotFoundError, HydraException) as mistake:
+        except (UserError, HydraException) as mistake:
             print(f"error: {mistake}", file=sys.stderr)
             sys.exit(cli.USER_ERROR)
         SweepCallback.begun = Path(config.hydra.sweep.dir)
@@ -55,12 +55,12 @@ def start(config: DictConfig) -> None:
     """Choose the folder, name and check the jobs, and record those not yet known.
 
     Raises:
-        ValueError, FileNotFoundError, HydraException: the sweep cannot be run.
+        UserError, HydraException: the sweep cannot be run.
     """
     words = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
     if config.sweep.name is not None:
         if config.sweep.name in (".", "..") or Path(config.sweep.name).name != config.sweep.name:
-            raise ValueError(
+            raise UserError(
                 f"sweep.name: must be the plain name of a folder, got {config.sweep.name!r}; "
                 "hydra.sweep.dir takes a path"
             )
@@ -68,12 +68,12 @@ def start(config: DictConfig) -> None:
     folder = Path(config.hydra.sweep.dir)
     jobs, known = expand(config), remembered(folder)
     if not jobs.known and find_spec("optuna") is None:
-        raise ValueError("a search needs Optuna: pip install 'cardiomegaly[search]'")
+        raise UserError("a search needs Optuna: pip install 'cardiomegaly[search]'")
     keys = [*NAMING, *sorted({*jobs.keys, *known["keys"]} - set(NAMING))]
     _set(config, "subdir", f"${{job_name:[{','.join(keys)}],${{hydra.overrides.task}}}}")
     planned = plan(config, folder, jobs.overrides, keys)
     if not jobs.known and known["words"] and settings(known["words"]) != settings(words):
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a search that was begun by other words ({' '.join(known['words'])}); "
             "give another sweep.name"
         )
@@ -97,7 +97,7 @@ def record(folder: Path, planned: list[Planned]) -> None:
 
 def finish(folder: Path) -> int:
     """Write the report and list what is not done; returns the exit code."""
-    from cardiomegaly.reporting.sweep_report import write_report  # draws: not needed by a job
+    from cardiomegaly.reports.sweep_report import write_report  # draws: not needed by a job
 
     path = write_report(folder, ledger.read_ledger(folder))
     entries = ledger.read_entries(folder)
@@ -116,7 +116,7 @@ def remembered(folder: Path) -> dict[str, list[str]]:
     """How a sweep was last started, its words and the keys of its jobs; empty for a new one.
 
     Raises:
-        ValueError: the record is damaged.
+        UserError: the record is damaged.
     """
     path = folder / SWEEP
     if not path.is_file():
@@ -125,7 +125,7 @@ def remembered(folder: Path) -> dict[str, list[str]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {"words": list(found["words"]), "keys": list(found["keys"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged ({error!r}); delete it, and start the sweep by its words"
         ) from error
 
@@ -134,14 +134,14 @@ def resume_words(words: list[str]) -> list[str]:
     """Put the words that started a sweep before those that go on with it (`sweep.resume=FOLDER`).
 
     Raises:
-        FileNotFoundError: the folder is not one of a sweep.
-        ValueError: its record is damaged.
+        UserError: the folder is not one of a sweep.
+        UserError: its record is damaged.
     """
     folder = next((word.partition("=")[2] for word in words if key_of(word) == "sweep.resume"), "")
     if folder in ("", "null"):
         return words
     if not (Path(folder) / SWEEP).is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"sweep.resume: {folder!r} is not the folder of a sweep (it has no {SWEEP})"
         )
     given = {key_of(word) for word in words}

@@ -20,11 +20,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from cardiomegaly import UserError
 from cardiomegaly import config as configuration
 from cardiomegaly.config import Config
 from cardiomegaly.sweep import ledger
+from cardiomegaly.sweep.identity import settings
 from cardiomegaly.sweep.ledger import Entry
-from cardiomegaly.sweep.settings import settings
 
 log = logging.getLogger(__name__)
 COMMAND = "python -m cardiomegaly.train -m"
@@ -81,7 +82,7 @@ def _attempt(
             raise SystemExit(code) from None
         entry.status, entry.error = ledger.FAILED, message(error)
         entry.traceback = traceback.format_exc()
-        expected = isinstance(error, (ValueError, FileNotFoundError))
+        expected = isinstance(error, UserError)
         log.error("%s failed: %s", entry.job, entry.error, exc_info=not expected)
     finally:
         entry.finished = ledger.now()
@@ -109,7 +110,7 @@ def _prepare(entry: Entry, folder: Path, overrides: list[str]) -> bool:
 def message(error: BaseException) -> str:
     """An error in one line, with its class unless it is a user's mistake."""
     text = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, (ValueError, FileNotFoundError)) and text:
+    if isinstance(error, UserError) and text:
         return text
     return f"{type(error).__name__}: {text}".removesuffix(": ")
 

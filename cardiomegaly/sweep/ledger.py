@@ -24,7 +24,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cardiomegaly.reporting.run_folder import METRICS, write_json
+from cardiomegaly import UserError
+from cardiomegaly.training.record import METRICS, write_json
 
 LEDGER = "ledger"
 PLANNED, RUNNING, DONE = "planned", "running", "done"
@@ -78,7 +79,7 @@ def read_entry(sweep: Path, job: str) -> Entry | None:
     """What is known of a job, None if nothing is; it is done once its metrics are written.
 
     Raises:
-        ValueError: the file is damaged.
+        UserError: the file is damaged.
     """
     path = _path(sweep, job)
     if not path.is_file():
@@ -86,7 +87,7 @@ def read_entry(sweep: Path, job: str) -> Entry | None:
     try:
         entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to run the job again") from error
+        raise UserError(f"{path} is damaged ({error}); delete it to run the job again") from error
     metrics = sweep / job / METRICS
     if entry.status == RUNNING and not is_locked(path.with_suffix(".lock")):
         entry.status = INTERRUPTED
@@ -108,12 +109,12 @@ def read_ledger(folder: Path | str) -> pd.DataFrame:
     """The ledger of a sweep folder as a table, one row a job (COLUMNS).
 
     Raises:
-        FileNotFoundError: the folder has no ledger.
-        ValueError: a file of it is damaged.
+        UserError: the folder has no ledger.
+        UserError: a file of it is damaged.
     """
     sweep = Path(folder)
     if not (sweep / LEDGER).is_dir():
-        raise FileNotFoundError(f"{sweep} has no ledger: give the folder that a sweep wrote into")
+        raise UserError(f"{sweep} has no ledger: give the folder that a sweep wrote into")
     rows = [asdict(entry) | {"run_dir": str(sweep / entry.job)} for entry in read_entries(sweep)]
     return pd.DataFrame(rows, columns=COLUMNS)
 

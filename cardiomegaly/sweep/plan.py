@@ -12,13 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
+from cardiomegaly import UserError
 from cardiomegaly import config as configuration
 from cardiomegaly.config import Config
 from cardiomegaly.data.labels import load_labelled_images
 from cardiomegaly.model.weights import obtain
 from cardiomegaly.sweep import ledger
+from cardiomegaly.sweep.identity import check_unchanged, job_name
 from cardiomegaly.sweep.ledger import Entry
-from cardiomegaly.sweep.settings import check_unchanged, job_name
 
 
 @dataclass
@@ -71,7 +72,7 @@ def plan(master: DictConfig, folder: Path, jobs: list[list[str]], keys: list[str
     """Compose and check every job.
 
     Raises:
-        ValueError: a job is not configured as it must be, two jobs have the same name, or a job
+        UserError: a job is not configured as it must be, two jobs have the same name, or a job
             was begun with other settings.
     """
     loader = GlobalHydra.instance().config_loader()
@@ -80,7 +81,7 @@ def plan(master: DictConfig, folder: Path, jobs: list[list[str]], keys: list[str
         composed = loader.load_sweep_config(master, overrides)
         name = job_name(keys, overrides)
         if name in planned:
-            raise ValueError(
+            raise UserError(
                 f"two jobs of the sweep would be called {name!r}: {' '.join(overrides)} and "
                 f"{' '.join(planned[name].entry.overrides)}; sweep over values whose last parts "
                 "differ"
@@ -97,18 +98,18 @@ def check_job(composed: DictConfig, name: str) -> Config:
     """The configuration of a job, checked.
 
     Raises:
-        ValueError: as `config.check`, or the job wants several devices.
+        UserError: as `config.check`, or the job wants several devices.
     """
     try:
         config = configuration.check(composed)
         devices = config.trainer.devices
         if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
-            raise ValueError(
+            raise UserError(
                 f"trainer.devices: must be 1 in a sweep, got {devices}; to use several, run "
                 "several jobs at once (launcher=joblib)"
             )
     except ValueError as error:
-        raise ValueError(f"{error} (job {name})") from error
+        raise UserError(f"{error} (job {name})") from error
     return config
 
 
@@ -116,7 +117,7 @@ def check_startable(planned: list[Planned]) -> None:
     """Look for labels and weights (and download them) before the first job starts.
 
     Raises:
-        ValueError, FileNotFoundError: none of the jobs could run. What is wrong with some only
+        UserError: none of the jobs could run. What is wrong with some only
             does not keep the others from running.
     """
     look_at_data, look_at_weights = cache(_look_at_data), cache(_look_at_weights)
@@ -135,7 +136,7 @@ def check_startable(planned: list[Planned]) -> None:
 def _look_at_data(root: str, labels: str | None) -> Exception | None:
     try:
         load_labelled_images(Path(root), labels)
-    except (ValueError, FileNotFoundError) as mistake:
+    except UserError as mistake:
         return mistake
     return None
 
@@ -143,6 +144,6 @@ def _look_at_data(root: str, labels: str | None) -> Exception | None:
 def _look_at_weights(model: str, weights: str) -> Exception | None:
     try:
         obtain(model, weights)
-    except (ValueError, FileNotFoundError) as mistake:
+    except UserError as mistake:
         return mistake
     return None

@@ -1,0 +1,1 @@
+"""The phantom cohort: generated chest-like radiographs in NIH's own layout."""

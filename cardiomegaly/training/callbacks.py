@@ -1,0 +1,100 @@
+"""What happens between the epochs of a training."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+
+from cardiomegaly.training.record import HISTORY, write_csv
+
+SEEDS = 2**32
+
+
+class EpochSeed(Callback):
+    """Seed dropout by (seed, epoch, rank): a resumed training repeats an undisturbed one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed torch's generators before the first batch: making loaders draws from them too."""
+        if batch_idx == 0:
+            key = [self.seed, trainer.current_epoch, trainer.global_rank]
+            torch.manual_seed(int(np.random.default_rng(key).integers(SEEDS)))
+
+
+class PatientEarlyStopping(EarlyStopping):
+    """Early stopping that keeps the configured patience when it is restored from a checkpoint."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was seen so far, not the patience of that time."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+
+class History(Callback):
+    """Writes `history.csv`: a row an epoch, with its time and training speed.
+
+    Args:
+        folder: of the run; a history that is there already is continued.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / HISTORY
+        self.rows: list[dict[str, Any]] = []
+        self.images = 0
+        self.train_seconds = 0.0
+        self.epoch_start = self.start = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Median training speed of the epochs, the first left out where there are more."""
+        speeds = [row["images_per_second"] for row in self.rows]
+        return float(np.median(speeds[1:] or speeds)) if speeds else float("nan")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; keep the epochs before the one that comes."""
+        self.start = time.perf_counter()
+        if self.path.is_file() and trainer.ckpt_path is not None:
+            rows = pd.read_csv(self.path).to_dict("records")
+            self.rows = [{str(k): v for k, v in row.items()} for row in rows]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
+        self.images = 0
+        self.epoch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count images, and stop the epoch's clock at its last step."""
+        self.images += len(batch["target"]) * trainer.world_size
+        if trainer.is_last_batch:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.train_seconds = time.perf_counter() - self.epoch_start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append(
+            {"epoch": trainer.current_epoch}
+            | {name: metrics[name] for name in sorted(metrics) if "/" in name}
+            | {
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "seconds": time.perf_counter() - self.epoch_start,
+                "images_per_second": self.images / self.train_seconds,
+            }
+        )
+        write_csv(self.path, pd.DataFrame(self.rows))

@@ -1,0 +1,80 @@
+"""What a run computes on, in which precision, and how it gets its memory."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from pytorch_lightning import Trainer
+
+from cardiomegaly import UserError
+from cardiomegaly.config import TrainerConfig
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def check_device(trainer: TrainerConfig) -> None:
+    """Refuse what this machine has not.
+
+    Raises:
+        UserError: a GPU is asked for and there is none, or the accelerator is unknown.
+    """
+    cuda = torch.cuda.is_available()
+    if trainer.accelerator in ("cuda", "gpu") and not cuda:
+        raise UserError(
+            f"trainer.accelerator: {trainer.accelerator} is asked for but torch finds no CUDA "
+            "device; use trainer=auto or trainer=cpu"
+        )
+    if trainer.accelerator not in ("auto", "cpu", "cuda", "gpu"):
+        raise UserError(
+            f"trainer.accelerator: must be auto, cpu, cuda or gpu, got {trainer.accelerator!r}"
+        )
+    if trainer.batch_size == "auto" and (trainer.accelerator == "cpu" or not cuda):
+        raise UserError(
+            "trainer.batch_size: auto fits batches to a GPU's memory, and none is used; "
+            "give a number of images, such as trainer.batch_size=24"
+        )
+
+
+def choose_precision(trainer: TrainerConfig) -> str:
+    """The configured precision, or else what is fastest on this device.
+
+    Processors multiply faster in bfloat16 by their matrix units (AMX) alone: with nothing but its
+    vector instructions (AVX-512 BF16), float32 is faster (docs/speed.md).
+    """
+    if trainer.precision is not None:
+        return trainer.precision
+    if torch.cuda.is_available() and trainer.accelerator != "cpu":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision as Lightning switches it on."""
+    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled="mixed" in precision)
+
+
+def device_name(trainer: Trainer) -> str:
+    """The GPU's name, or how many threads the processor gives."""
+    if trainer.strategy.root_device.type == "cuda":
+        name = torch.cuda.get_device_name(trainer.strategy.root_device)
+        return f"{trainer.num_devices} x {name}"
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors for the next ones.
+
+    By default glibc returns large blocks to the kernel, which clears each page anew when the next
+    tensor of that size is written: on the processor that takes up to half of a forward pass. The
+    process then holds on to the most that it needed. Elsewhere than on glibc nothing happens.
+
+    Source: mallopt(3).
+    """
+    try:
+        c = ctypes.CDLL(None)
+        c.mallopt(M_TRIM_THRESHOLD, -1)
+        c.mallopt(M_MMAP_MAX, 0)
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return

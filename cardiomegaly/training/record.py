@@ -1,0 +1,210 @@
+"""A run folder: what a training writes at its end, and what every later command reads.
+
+Files are written beside their place and moved there in one step, so that a killed process leaves
+either the old file or the new one and a reader never meets half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cardiomegaly import UserError
+
+CONFIG = Path(".hydra") / "config.yaml"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.csv"
+HISTORY = "history.csv"
+SPLIT = "split.csv"
+CHECKPOINT = Path("checkpoints") / "best.ckpt"
+
+PREDICTION_COLUMNS = (
+    "image", "patient_id", "split", "target", "probability", "view_position", "sex", "age",
+)  # fmt: skip
+TEXT_COLUMNS = {"image": str, "split": str, "view_position": str, "sex": str}
+
+
+class UnfinishedRunError(UserError):
+    """The folder of a run that has not come to its end."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as read from its folder.
+
+    `metrics` is metrics.json with its parts val, test and meta (undefined figures are None);
+    `predictions` has the columns of PREDICTION_COLUMNS; `history` has a row an epoch.
+    """
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+    predictions: pd.DataFrame
+    history: pd.DataFrame
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return self.metrics["meta"]
+
+    @property
+    def split_hash(self) -> str | None:
+        return self.meta.get("split_hash")
+
+    @property
+    def label_file_sha256(self) -> str | None:
+        return self.meta.get("label_file_sha256")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
+    def part(self, split: str) -> pd.DataFrame:
+        """The predictions of one part of the split ("val" or "test")."""
+        return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
+
+
+def write_json(path: Path | str, data: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON in one step; nan and infinite become null, numpy types plain ones."""
+    text = json.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
+    _replace(Path(path), text + "\n")
+
+
+def write_csv(path: Path | str, frame: pd.DataFrame) -> None:
+    """Write a table as CSV, without its index, in one step."""
+    _replace(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file in one step."""
+    _replace(Path(path), text)
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read a finished run folder.
+
+    Raises:
+        UnfinishedRunError: the run has not come to its end.
+        UserError: the folder is missing or not a run folder, or a file of it is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"run folder {folder} does not exist: give the folder of a run")
+    if not (folder / CONFIG).is_file():
+        runs = find_runs(folder)
+        hint = f"did you mean {runs[0]}?" if runs else "give the folder that the training named"
+        raise UserError(f"{folder} is not a run folder (it has no {CONFIG}): {hint}")
+    for name in (METRICS, PREDICTIONS, HISTORY):
+        if not (folder / name).is_file():
+            raise UnfinishedRunError(
+                f"the run in {folder} is unfinished (it has no {name}): "
+                f"go on with it by `python -m cardiomegaly.train resume={folder}`"
+            )
+    return Run(
+        folder=folder,
+        name=folder.resolve().name,
+        config=_read_config(folder / CONFIG),
+        metrics=_read_metrics(folder / METRICS),
+        predictions=_read_predictions(folder / PREDICTIONS),
+        history=_read_table(folder / HISTORY, ("epoch",)),
+    )
+
+
+def find_runs(sweep_folder: Path | str) -> list[Path]:
+    """List the run folders below a folder, finished or not, in natural order (2 before 10).
+
+    Raises:
+        UserError: the folder does not exist.
+    """
+    root = Path(sweep_folder)
+    if not root.is_dir():
+        raise UserError(f"sweep folder {root} does not exist: give the folder of a sweep")
+    found = [path.parent.parent for path in root.rglob(str(CONFIG))]
+    return sorted((folder for folder in found if folder != root), key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    pieces = re.split(r"(\d+)", str(path))
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON: {value!r}")
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        # Unresolved: interpolations such as ${hydra:...} mean something only inside the run.
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is damaged: expected a mapping, found a list")
+    return {str(key): value for key, value in config.items()}
+
+
+def _read_metrics(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; train the run again") from error
+    for part in ("val", "test", "meta"):
+        if not isinstance(metrics, dict) or not isinstance(metrics.get(part), dict):
+            raise UserError(f"{path} is damaged: it has no part '{part}'; train the run again")
+    return dict(metrics)
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        types: Any = TEXT_COLUMNS
+        frame = pd.read_csv(path, dtype=types)
+    except ValueError as error:  # pandas' own errors and a wrong encoding are ValueErrors
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(missing)}; found: {list(frame.columns)}")
+    return frame
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    frame = _read_table(path, PREDICTION_COLUMNS)
+    probability = pd.to_numeric(frame["probability"], errors="coerce")
+    if not probability.between(0.0, 1.0).all():
+        raise UserError(f"{path} is damaged: probabilities must be numbers from 0 to 1")
+    if not frame["target"].isin([0, 1]).all():
+        raise UserError(f"{path} is damaged: targets must be 0 or 1")
+    return frame

@@ -1,0 +1,151 @@
+"""Lightning's Trainer as this project sets it up: to train, to predict, to find a batch size."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.tuner import Tuner
+
+from cardiomegaly import UserError
+from cardiomegaly.config import Config, TrainerConfig
+from cardiomegaly.data.datamodule import CardiomegalyDataModule
+from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.training.callbacks import EpochSeed, History, PatientEarlyStopping
+
+log = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
+LIGHTNING_ADVICE = (  # chosen on purpose here, or of no use to the reader
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*isinstance.*LeafSpec.*is deprecated.*",  # torch's own, inside Lightning
+    ".*GPU available but not used.*",
+    ".*sync_dist=True.*",  # validation metrics are computed over all ranks already
+    ".*all_gather is deprecated.*",  # Lightning's use of torch
+    ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen backbone
+)
+
+
+def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer, History]:
+    """Lightning's Trainer with this project's callbacks."""
+    trainer = config.trainer
+    # Filling memory that is written anyway costs 5% of a step and changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    history = History(folder)
+    callbacks: list[Callback] = [
+        EpochSeed(config.seed),
+        PatientEarlyStopping(trainer.monitor, patience=trainer.patience, mode=trainer.mode),
+        ModelCheckpoint(
+            folder / CHECKPOINTS,
+            filename="best",
+            monitor=trainer.monitor,
+            mode=trainer.mode,
+            save_last=True,
+            enable_version_counter=False,
+        ),
+        history,
+    ]
+    if trainer.progress_bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=5))
+    return (
+        Trainer(
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            strategy=trainer.strategy,
+            precision=precision,
+            max_epochs=trainer.max_epochs,
+            accumulate_grad_batches=trainer.accumulate_grad_batches,
+            limit_train_batches=trainer.limit_train_batches,
+            deterministic=trainer.deterministic,
+            log_every_n_steps=trainer.log_every_n_steps,
+            enable_progress_bar=trainer.progress_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the samplers know their rank
+            callbacks=callbacks,
+            logger=_loggers(config, folder),
+            default_root_dir=folder,
+        ),
+        history,
+    )
+
+
+def predict(
+    classifier: CardiomegalyClassifier,
+    datamodule: CardiomegalyDataModule,
+    trainer: TrainerConfig,
+    precision: Any,
+) -> dict[str, np.ndarray]:
+    """Probabilities of the validation and test images, in their order, on one device."""
+    classifier.to(memory_format=torch.channels_last)
+    single = Trainer(
+        accelerator=trainer.accelerator,
+        devices=1,
+        precision=precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=trainer.progress_bar,
+        enable_model_summary=False,
+        deterministic=trainer.deterministic,
+    )
+    with quiet_lightning():
+        outputs = single.predict(classifier, dataloaders=datamodule.predict_dataloader())
+    assert outputs is not None  # noqa: S101  (for the type checker)
+    return {
+        part: torch.cat(list(batches)).cpu().numpy()
+        for part, batches in zip(("val", "test"), outputs, strict=True)
+    }
+
+
+def find_batch_size(
+    trainer: Trainer, classifier: CardiomegalyClassifier, datamodule: CardiomegalyDataModule
+) -> int:
+    """The largest power of two that the device's memory holds, set in the data module.
+
+    Raises:
+        UserError: one image does not fit.
+    """
+    most = len(datamodule.parts["train"])
+    datamodule.batch_size = 1  # the tuner's first loaders are made before it sets its own
+    found = Tuner(trainer).scale_batch_size(
+        classifier,
+        datamodule=datamodule,
+        init_val=1,
+        max_trials=max(1, most.bit_length() - 1),
+        batch_arg_name="batch_size",
+    )
+    if not found:
+        raise UserError("trainer.batch_size=auto: not even one image fits; use another backbone")
+    datamodule.batch_size = found
+    log.info("trainer.batch_size=auto: %d images fit", datamodule.batch_size)
+    return found
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Drop advice of Lightning's that does not apply here."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in LIGHTNING_ADVICE:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def _loggers(config: Config, folder: Path) -> list[Logger] | bool:
+    """The configured loggers, each start of a run in a folder of its own below `logs/`."""
+    starts = len(list((folder / "logs").glob("start-*"))) + 1
+    place: dict[str, Any] = {"save_dir": folder / "logs", "name": f"start-{starts}"}
+    return [
+        instantiate(logger, **place, version=name) for name, logger in config.logger.items()
+    ] or False

@@ -1,0 +1,138 @@
+"""The metrics against scikit-learn and torchmetrics, their undefined values and their refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+from torchmetrics.classification import BinaryCalibrationError
+
+from cardiomegaly import UserError
+from cardiomegaly.evaluation import metrics
+
+RNG = np.random.default_rng(5)
+TARGET = (RNG.random(400) < 0.2).astype(int)
+# Two decimals, so that many probabilities are equal.
+PROBABILITY = np.round(np.clip(0.3 * TARGET + 0.7 * RNG.random(400), 0, 1), 2)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.77])
+def test_every_metric_agrees_with_scikit_learn(threshold: float) -> None:
+    found = metrics.binary_metrics(TARGET, PROBABILITY, threshold)
+    called = np.greater_equal(PROBABILITY, threshold)
+    expected = {
+        "accuracy": sk.accuracy_score(TARGET, called),
+        "ppv": sk.precision_score(TARGET, called),
+        "npv": sk.precision_score(1 - TARGET, ~called),
+        "sensitivity": sk.recall_score(TARGET, called),
+        "specificity": sk.recall_score(1 - TARGET, ~called),
+        "f1": sk.f1_score(TARGET, called),
+        "f1_weighted": sk.f1_score(TARGET, called, average="weighted"),
+        "f1_macro": sk.f1_score(TARGET, called, average="macro"),
+        "auroc": sk.roc_auc_score(TARGET, PROBABILITY),
+        "average_precision": sk.average_precision_score(TARGET, PROBABILITY),
+        "brier": sk.brier_score_loss(TARGET, PROBABILITY),
+        "threshold": threshold,
+        "n": 400,
+        "n_positive": TARGET.sum(),
+    }
+    assert set(found) == set(metrics.NAMES)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15])
+def test_equal_width_ece_agrees_with_torchmetrics(bins: int) -> None:
+    reference = BinaryCalibrationError(n_bins=bins, norm="l1")
+    # torchmetrics measures the confidence in the class called; at 0.5 and above that is the same.
+    score = 0.5 + PROBABILITY / 2
+    expected = reference(torch.tensor(score), torch.tensor(TARGET)).item()
+    found = metrics.expected_calibration_error(TARGET, score, bins, equal_mass=False)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_equal_mass_ece_by_hand() -> None:
+    target, probability = [0, 1, 1, 1], [0.1, 0.3, 0.6, 0.8]
+    # Two bins of two images: means 0.2 against 0.5, and 0.7 against 1.
+    assert metrics.expected_calibration_error(target, probability, bins=2) == pytest.approx(0.3)
+
+
+def test_one_class_is_undefined_not_zero() -> None:
+    found = metrics.binary_metrics([0, 0, 0], [0.1, 0.2, 0.7])
+    undefined = {name for name, value in found.items() if np.isnan(value)}
+    assert undefined == {"auroc", "average_precision", "sensitivity"}
+    assert found["f1_weighted"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+
+
+def test_nothing_called_positive_leaves_ppv_undefined() -> None:
+    found = metrics.binary_metrics([0, 1], [0.1, 0.2])
+    assert np.isnan(found["ppv"]) and found["f1"] == 0 and found["npv"] == 0.5
+
+
+def test_constant_predictions_are_a_coin() -> None:
+    found = metrics.binary_metrics(TARGET, np.full(400, 0.5))
+    assert found["auroc"] == 0.5
+    assert found["average_precision"] == pytest.approx(TARGET.mean())
+    assert found["ece"] == pytest.approx(0.5 - TARGET.mean())
+
+
+@pytest.mark.parametrize(
+    ("target", "probability", "message"),
+    [
+        ([0, 1], [0.5], "target and probability: two flat lists"),
+        ([], [], "at least one image"),
+        ([0, 2], [0.1, 0.2], "target: 0 and 1 are allowed, row 1 .* holds 2"),
+        ([0, np.nan], [0.1, 0.2], "target: 0 and 1 are allowed, row 1 .* holds nan"),
+        ([0, 1], [0.1, 1.2], r"probability: numbers from 0 to 1 .* row 1 .* holds 1\.2"),
+        ([0, 1], [np.nan, 0.2], "probability: .* row 0 .* holds nan"),
+    ],
+)
+def test_bad_input_is_named(target: list[float], probability: list[float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        metrics.binary_metrics(target, probability)
+
+
+def test_bad_threshold_and_bins_are_named() -> None:
+    with pytest.raises(UserError, match="threshold: a finite number"):
+        metrics.binary_metrics([0, 1], [0.1, 0.2], float("nan"))
+    with pytest.raises(UserError, match="bins: 1 or more"):
+        metrics.expected_calibration_error([0, 1], [0.1, 0.2], bins=0)
+
+
+def test_youden_and_f1_are_the_best_of_all_thresholds() -> None:
+    every = np.concatenate([np.unique(PROBABILITY), [1.1]])
+    rows = [metrics.binary_metrics(TARGET, PROBABILITY, cut) for cut in every]
+    youden = metrics.binary_metrics(
+        TARGET, PROBABILITY, metrics.fit_threshold(TARGET, PROBABILITY, "youden")
+    )
+    best = max(row["sensitivity"] + row["specificity"] for row in rows)
+    assert youden["sensitivity"] + youden["specificity"] == pytest.approx(best)
+    cut = metrics.fit_threshold(TARGET, PROBABILITY, "f1")
+    found = metrics.binary_metrics(TARGET, PROBABILITY, cut)["f1"]
+    assert found == pytest.approx(max(row["f1"] for row in rows))
+
+
+@pytest.mark.parametrize("wanted", [None, 0.0, 0.6, 1.0])
+def test_wanted_rates_are_reached_and_not_overdone(wanted: float | None) -> None:
+    value = 0.9 if wanted is None else wanted
+    for rule, other in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
+        cut = metrics.fit_threshold(TARGET, PROBABILITY, rule, wanted)
+        found = metrics.binary_metrics(TARGET, PROBABILITY, cut)
+        assert found[rule] >= value
+        for probe in np.concatenate([np.unique(PROBABILITY), [1.1]]):
+            row = metrics.binary_metrics(TARGET, PROBABILITY, probe)
+            assert row[rule] < value or row[other] <= found[other]
+
+
+def test_threshold_above_certainty() -> None:
+    # A negative image with probability 1: no threshold up to 1 keeps the specificity at 1.
+    assert metrics.fit_threshold([0, 1], [1.0, 0.5], "specificity", 1.0) > 1
+
+
+def test_threshold_refusals() -> None:
+    with pytest.raises(UserError, match=r"rule: youden, f1, .* got 'best'"):
+        metrics.fit_threshold(TARGET, PROBABILITY, "best")
+    with pytest.raises(UserError, match=r"sensitivity: a number from 0 to 1 .* got 1\.5"):
+        metrics.fit_threshold(TARGET, PROBABILITY, "sensitivity", 1.5)
+    with pytest.raises(UserError, match="both classes, all 2 are 1"):
+        metrics.fit_threshold([1, 1], [0.2, 0.3], "youden")

@@ -1,0 +1,68 @@
+"""What is judged: names, averages, labels beside images, and a split that leaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cardiomegaly import UserError
+from cardiomegaly.reports.subjects import average, join_labels, name_runs, subject_of_runs
+from cardiomegaly.training.record import read_run, write_csv
+from tests.made_runs import make_run
+
+
+def made(folder: Path, split_of: dict[int, str] | None = None, **meta: str) -> Path:
+    """A run folder with a split.csv; `split_of` sets the part of some rows."""
+    make_run(folder, **meta)  # type: ignore[arg-type]
+    table = read_run(folder).predictions
+    write_csv(folder / "split.csv", table[["image", "patient_id", "split", "target"]])
+    for row, part in (split_of or {}).items():
+        table.loc[row, "split"] = part
+        write_csv(folder / "split.csv", table[["image", "patient_id", "split", "target"]])
+    return folder
+
+
+def test_runs_are_named_by_as_much_of_their_path_as_tells_them_apart(tmp_path: Path) -> None:
+    runs = [read_run(made(tmp_path / name)) for name in ("a/one", "b/one")]
+    assert list(name_runs(runs)) == ["a/one", "b/one"]
+    assert list(name_runs(runs[:1])) == ["one"]
+    with pytest.raises(UserError, match=r"run: each run may be given once"):
+        name_runs([runs[0], runs[0]])
+
+
+def test_average_aligns_the_images() -> None:
+    one = pd.DataFrame(
+        {"image": ["a", "b"], "patient_id": 1, "target": 0, "probability": [0.2, 0.4]}
+    )
+    two = one.iloc[::-1].assign(probability=[0.0, 0.8])
+    assert average({"one": one, "two": two})["probability"].tolist() == pytest.approx([0.5, 0.2])
+
+
+def test_a_leaking_split_and_a_phantom_are_warned_of(tmp_path: Path) -> None:
+    run = read_run(made(tmp_path / "run", {0: "test"}, data="phantom"))
+    subject = subject_of_runs("run", [run], {"run": run.predictions}, None)
+    assert subject.warnings[0].startswith("1 patients stand in more than one part")
+    assert "phantom" in subject.warnings[1] and "label file" in subject.warnings[2]
+    assert len(subject.cohort.test) == (run.predictions["split"] == "test").sum()
+    assert subject.cohort.val_target is not None and subject.cohort.train is None
+
+
+def test_no_test_part_is_refused(tmp_path: Path) -> None:
+    run = read_run(made(tmp_path / "run"))
+    with pytest.raises(UserError, match="run: the run has no test images"):
+        subject_of_runs("run", [run], {"run": run.part("val")}, None)
+
+
+def test_labels_are_joined_whatever_folder_and_suffix_a_name_has() -> None:
+    labels = pd.DataFrame({"image": ["a.png", "b.png"], "patient_id": [1, 2], "target": [0, 1]})
+    labels["age"] = [40.0, 50.0]
+    given = pd.DataFrame({"image": ["x/b.PNG", "a"], "probability": [0.1, 0.2]})
+    found = join_labels(given, labels, "theirs")
+    assert found["image"].tolist() == ["b.png", "a.png"]
+    assert found["target"].tolist() == [1, 0] and found["age"].tolist() == [50.0, 40.0]
+    own = join_labels(given.assign(target=[0, 0]), labels, "theirs")
+    assert own["target"].tolist() == [0, 0] and own["patient_id"].tolist() == [2, 1]
+    with pytest.raises(UserError, match=r"labels: 1 of 2 images of theirs .* 'c' for one"):
+        join_labels(given.assign(image=["c", "a"]), labels, "theirs")

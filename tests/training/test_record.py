@@ -1,0 +1,147 @@
+"""Run folders: what is written comes back, half a file is never seen, damage is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cardiomegaly import UserError
+from cardiomegaly.training.record import find_runs, read_run, write_csv, write_json
+from tests.made_runs import HASH, configure, make_predictions, make_run
+
+
+def test_json_holds_plain_values_and_null_for_the_undefined(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "metrics.json"
+    write_json(
+        path,
+        {
+            "undefined": float("nan"),
+            "infinite": np.float32("inf"),
+            "count": np.int64(3),
+            "flag": np.bool_(True),
+            "list": (1, np.float64(0.25)),
+            "array": np.array([[1.0, np.nan]]),
+            "path": Path("a") / "b",
+            "none": None,
+            "nested": {7: "é"},
+        },
+    )
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "undefined": None,
+        "infinite": None,
+        "count": 3,
+        "flag": True,
+        "list": [1, 0.25],
+        "array": [[1.0, None]],
+        "path": str(Path("a") / "b"),
+        "none": None,
+        "nested": {"7": "é"},
+    }
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError, match="cannot write a set as JSON"):
+        write_json(path, {"a": {1, 2}})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_csv_comes_back_to_the_last_digit(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"name": ["a, b", 'c "d"'], "value": [0.1 + 0.2, 1 / 3]})
+    write_csv(tmp_path / "table.csv", frame)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "table.csv", dtype={"name": str}),
+        frame.astype({"name": str}),
+        rtol=1e-15,
+    )
+    assert b"\r" not in (tmp_path / "table.csv").read_bytes()
+
+
+def test_a_run_comes_back(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "3", backbone="inceptionv3", seed=5, epochs=4)
+    run = read_run(folder)
+    assert run.name == "3"
+    assert run.config["backbone"] == {"name": "inceptionv3"}
+    assert run.meta["seed"] == 5
+    assert run.split_hash == HASH
+    assert list(run.history["epoch"]) == [0, 1, 2, 3]
+    expected = make_predictions(2.0, 5)
+    expected = expected[expected["split"] == "test"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(run.part("test"), expected, check_dtype=False)
+    assert run.metrics["test"]["n"] == len(expected)
+    assert run.checkpoint == folder / "checkpoints" / "best.ckpt"
+
+
+def test_interpolations_of_the_configuration_stay_as_written(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / ".hydra" / "config.yaml").write_text("rate: 1e-3\nroot: ${hydra:runtime.cwd}\n")
+    assert read_run(folder).config == {"rate": 0.001, "root": "${hydra:runtime.cwd}"}
+
+
+def test_runs_are_found_finished_or_not_in_natural_order(tmp_path: Path) -> None:
+    for name in ("10", "2", "deeper/1"):
+        configure(tmp_path / name, {})
+    (tmp_path / "not-a-run").mkdir()
+    assert find_runs(tmp_path) == [tmp_path / "2", tmp_path / "10", tmp_path / "deeper" / "1"]
+    assert find_runs(tmp_path / "2") == []
+
+
+def test_what_is_no_finished_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist: give the folder of a run"):
+        read_run(tmp_path / "absent")
+    with pytest.raises(UserError, match="sweep folder .* does not exist"):
+        find_runs(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"is not a run folder \(it has no .*config.yaml"):
+        read_run(tmp_path)
+    folder = make_run(tmp_path / "run")
+    with pytest.raises(UserError, match="did you mean .*run"):
+        read_run(tmp_path)
+    for name in ("history.csv", "predictions.csv", "metrics.json"):
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=f"unfinished .*{name}.* resume="):
+            read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", '{"val": {', "metrics.json is damaged: .*train the run again"),
+        ("metrics.json", '{"val": {}, "test": {}}', "it has no part 'meta'"),
+        ("metrics.json", "[]", "it has no part 'val'"),
+        ("predictions.csv", "", "predictions.csv is damaged"),
+        ("predictions.csv", "image,target\na,1\n", "no column patient_id, split, probability"),
+        ("history.csv", "lr\n1\n", "no column epoch"),
+        (".hydra/config.yaml", "a: [", "config.yaml is damaged"),
+        (".hydra/config.yaml", "[1, 2]", "expected a mapping"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("probability", 1.5, "numbers from 0 to 1"),
+        ("probability", np.nan, "numbers from 0 to 1"),
+        ("target", 2, "targets must be 0 or 1"),
+    ],
+)
+def test_impossible_predictions_are_refused(
+    tmp_path: Path, column: str, value: float, message: str
+) -> None:
+    folder = make_run(tmp_path / "run")
+    frame = pd.read_csv(folder / "predictions.csv")
+    frame.loc[3, column] = value
+    write_csv(folder / "predictions.csv", frame)
+    with pytest.raises(UserError, match=message):
+        read_run(folder)

@@ -1,0 +1,291 @@
+"""Training in this process: every backbone in both balance modes, results, resumption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from cardiomegaly import UserError, config
+from cardiomegaly.data.split import split_hash
+from cardiomegaly.training import device, trainer
+from cardiomegaly.training.assemble import (
+    build_classifier,
+    build_datamodule,
+    load_classifier,
+    load_run,
+)
+from cardiomegaly.training.callbacks import PatientEarlyStopping
+from cardiomegaly.training.record import read_run
+
+Train = Callable[..., Path]
+BACKBONES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("balance", ["true", "false"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_configuration_trains_a_step(
+    trained: Train, tmp_path: Path, backbone: str, balance: str
+) -> None:
+    run = read_run(
+        trained(
+            tmp_path / "run",
+            f"backbone={backbone}",
+            f"balance={balance}",
+            "backbone.image_size=80",  # InceptionV3 needs 75
+            "trainer.limit_train_batches=1",
+            "trainer.batch_size=4",
+        )
+    )
+    assert run.meta["backbone"] == backbone
+    assert run.meta["balance"] == (balance == "true")
+    assert np.isfinite(run.history["train/loss"]).all()
+
+
+def test_run_folder(trained_run: Path) -> None:
+    run = read_run(trained_run)
+    for split in ("val", "test"):
+        rows = run.part(split)
+        metrics = run.metrics[split]
+        called = rows["probability"] >= 0.5
+        assert metrics["n"] == len(rows) == run.meta[f"n_{split}"]
+        expected = {
+            "auroc": roc_auc_score(rows["target"], rows["probability"]),
+            "average_precision": average_precision_score(rows["target"], rows["probability"]),
+            "f1": f1_score(rows["target"], called),
+            "f1_weighted": f1_score(rows["target"], called, average="weighted"),
+        }
+        for name, value in expected.items():
+            assert metrics[name] == pytest.approx(value), name
+    assert run.history["epoch"].tolist() == [0, 1]
+    best = run.history["val/auroc"].idxmax()
+    assert run.meta["best_epoch"] == best
+    assert run.metrics["val"]["auroc"] == pytest.approx(run.history["val/auroc"][best], abs=1e-4)
+    split = pd.read_csv(trained_run / "split.csv")
+    assert run.meta["split_hash"] == split_hash(split)
+    assert run.meta["weights"] == {"name": "none", "source": "random", "sha256": None}
+    pictures = {path.name for path in (trained_run / "plots").iterdir()}
+    assert pictures >= {
+        "history.png", "roc.png", "precision_recall.png", "confusion_matrix.png",
+        "training_images.png", "attention_right.png",
+    }  # fmt: skip
+
+
+def test_a_run_can_be_loaded_again(trained_run: Path) -> None:
+    cfg, datamodule, classifier = load_run(trained_run)
+    run = read_run(trained_run)
+    probability = trainer.predict(classifier, datamodule, cfg.trainer, "32-true")
+    np.testing.assert_allclose(probability["test"], run.part("test")["probability"], atol=2e-6)
+    assert datamodule.parts["test"]["image"].tolist() == run.part("test")["image"].tolist()
+
+
+def test_same_seed_same_predictions(trained: Train, trained_run: Path, tmp_path: Path) -> None:
+    again = trained(tmp_path / "run", "trainer.max_epochs=2", "backbone.trainable=all")
+    first = (trained_run / "predictions.csv").read_bytes()
+    assert (again / "predictions.csv").read_bytes() == first
+
+
+def test_resumed_run_equals_an_undisturbed_one(
+    trained: Train, trained_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    trained(folder, "trainer.max_epochs=1", "backbone.trainable=all")
+    for name in ("metrics.json", "predictions.csv"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "plots")
+    trained(folder, "trainer.max_epochs=2", "backbone.trainable=all", f"resume={folder}")
+    assert read_run(folder).history["epoch"].tolist() == [0, 1]
+    first = (trained_run / "predictions.csv").read_bytes()
+    assert (folder / "predictions.csv").read_bytes() == first
+
+
+def test_resumption_keeps_the_configured_patience() -> None:
+    before = PatientEarlyStopping("val/auroc", patience=1, mode="max")
+    before.wait_count = 1
+    after = PatientEarlyStopping("val/auroc", patience=7, mode="max")
+    after.load_state_dict(before.state_dict())
+    assert (after.patience, after.wait_count) == (7, 1)
+
+
+def test_early_stopping_and_best_checkpoint(trained: Train, tmp_path: Path) -> None:
+    """Without learning the first epoch stays the best and patience ends the training."""
+    run = read_run(
+        trained(
+            tmp_path / "run",
+            "trainer.max_epochs=9",
+            "trainer.patience=2",
+            "trainer.learning_rate=1e-12",
+            "trainer.limit_train_batches=1",
+        )
+    )
+    rises = (run.history["val/auroc"].cummax().diff() > 0).to_numpy().nonzero()[0]
+    best = int(rises[-1]) if len(rises) else 0
+    assert run.meta["best_epoch"] == best
+    assert run.meta["epochs"] == best + 3
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    assert checkpoint["epoch"] == best
+
+
+def test_checkpoint_holds_plain_containers_and_predicts(trained_run: Path) -> None:
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert type(checkpoint["hyper_parameters"]["backbone"]) is dict
+    classifier = load_classifier(trained_run / "checkpoints" / "best.ckpt")
+    output = classifier(torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8))
+    assert output.logits.shape == (2,)
+    assert output.attention.shape[0] == 2
+    with pytest.raises(UserError, match="checkpoint .* does not exist"):
+        load_classifier(trained_run / "absent.ckpt")
+
+
+def test_learning_rates_and_frozen_weights(composed: Callable[..., DictConfig]) -> None:
+    overrides = ["backbone.trainable=last_stage", "backbone.learning_rate=3e-5"]
+    classifier, _ = build_classifier(config.check(composed(*overrides)))
+    head, backbone = classifier.configure_optimizers().param_groups
+    assert (head["lr"], backbone["lr"]) == (1e-3, 3e-5)
+    frozen, _ = build_classifier(config.check(composed()))
+    assert len(frozen.configure_optimizers().param_groups) == 1
+
+
+def test_frozen_backbone_stays_as_it_was(
+    trained: Train, composed: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    weights = tmp_path / "backbone.pt"
+    torch.manual_seed(3)
+    start, _ = build_classifier(config.check(composed()))
+    torch.save(start.backbone.model.state_dict(), weights)
+    folder = trained(tmp_path / "run", f"backbone.weights={weights}", "balance=false")
+    after = load_classifier(folder / "checkpoints" / "best.ckpt").backbone.model.state_dict()
+    for name, value in start.backbone.model.state_dict().items():
+        assert torch.equal(after[name], value), name
+    described = json.loads((folder / "metrics.json").read_text())["meta"]["weights"]
+    assert described["name"] == "backbone.pt"
+    assert len(described["sha256"]) == 64
+
+
+def test_split_file_is_used(trained: Train, trained_run: Path, tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", "seed=7", f"split.file={trained_run / 'split.csv'}")
+    assert read_run(folder).split_hash == read_run(trained_run).split_hash
+
+
+def test_image_split_warns_of_its_leak(
+    trained: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(tmp_path / "run", "split=image", "trainer.limit_train_batches=1")
+    assert "patients stand in more than one part" in caplog.text
+
+
+def test_unreadable_images_are_left_out_before_the_split(
+    trained: Train, phantom_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "cohort"
+    shutil.copytree(phantom_root, root)
+    broken = sorted((root / "images").iterdir())[4]
+    broken.write_bytes(broken.read_bytes()[:100])
+    folder = trained(
+        tmp_path / "run", f"data.root={root}", "cohort=all", "trainer.limit_train_batches=1"
+    )
+    run = read_run(folder)
+    assert run.meta["n_unreadable"] == 1
+    assert run.meta["unreadable"] == [broken.name]
+    assert broken.name in caplog.text
+    assert broken.name not in pd.read_csv(folder / "split.csv")["image"].tolist()
+
+
+def test_bfloat16_agrees_with_float32(trained: Train, tmp_path: Path) -> None:
+    runs = [
+        read_run(trained(tmp_path / precision, f"trainer.precision={precision}"))
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    difference = runs[0].predictions["probability"] - runs[1].predictions["probability"]
+    assert difference.abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.patience=0", r"trainer\.patience: must be at least 1, got 0"),
+        ("trainer.batch_size=0", r"trainer\.batch_size: must be a whole number of at least 1"),
+        ("trainer.monitor=val/acc", r"trainer\.monitor: must be one of val/auroc"),
+        ("trainer.learning_rate=-1", r"trainer\.learning_rate: must be over 0"),
+        ("seed=-1", r"seed: must lie between 0"),
+        ("threshold=1.5", r"threshold: must lie between 0 and 1, got 1\.5"),
+        ("cohort.views=[LL]", r"cohort\.views: must name some of PA, AP"),
+        ("data.workers=-1", r"data\.workers: must be null or at least 0"),
+        ("trainer.max_epochs=many", r"trainer\.max_epochs: Value 'many'"),
+        ("+new_key=1", r"new_key"),
+        ("features.views=0", r"features\.views: must be at least 1"),
+    ],
+)
+def test_values_out_of_range(
+    composed: Callable[..., DictConfig], override: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        config.check(composed(override))
+
+
+def test_a_gpu_that_is_not_there(composed: Callable[..., DictConfig]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="torch finds no CUDA device"):
+        device.check_device(config.check(composed("trainer=gpu")).trainer)
+
+
+def test_automatic_batch_size_needs_a_gpu(composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match=r"trainer\.batch_size: auto fits batches to a GPU"):
+        device.check_device(config.check(composed("trainer.batch_size=auto")).trainer)
+
+
+def test_automatic_batch_size_is_the_largest_that_fits(
+    composed: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.check(composed())
+    datamodule = build_datamodule(settings)
+    datamodule.prepare_data()
+    datamodule.setup()
+    classifier, _ = build_classifier(settings)
+    real = classifier.training_step
+
+    def step(batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if len(batch["target"]) > 8:
+            raise RuntimeError("CUDA out of memory.")
+        return real(batch, batch_idx)
+
+    monkeypatch.setattr(classifier, "training_step", step)
+    lightning, _ = trainer.build_trainer(settings, tmp_path, "32-true")
+    with trainer.quiet_lightning():
+        assert trainer.find_batch_size(lightning, classifier, datamodule) == 8
+    assert datamodule.batch_size == 8
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(
+    composed: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.check(composed("trainer.max_epochs=2", "trainer.batch_size=7"))
+    datamodule = build_datamodule(settings)
+    classifier, _ = build_classifier(settings)
+    real = classifier.training_step
+    steps: list[tuple[int, int, float]] = []
+
+    def step(batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = real(batch, batch_idx)
+        steps.append((classifier.current_epoch, len(batch["target"]), float(loss.detach())))
+        return loss
+
+    monkeypatch.setattr(classifier, "training_step", step)
+    lightning, history = trainer.build_trainer(settings, tmp_path, "32-true")
+    with trainer.quiet_lightning():
+        lightning.fit(classifier, datamodule=datamodule)
+    done = pd.DataFrame(steps, columns=["epoch", "images", "loss"])
+    assert done["images"].min() < done["images"].max(), "else the weights do not matter"
+    for row in history.rows:
+        epoch = done[done["epoch"] == row["epoch"]]
+        mean = np.average(epoch["loss"], weights=epoch["images"])
+        assert row["train/loss"] == pytest.approx(mean, rel=1e-6)
