@@ -25,6 +25,7 @@ from cardiomegaly.evaluation.metrics import (
     binary_metrics,
     checked,
     expected_calibration_error,
+    ranking,
 )
 from cardiomegaly.evaluation.prevalence import decision_curve, prevalence_table
 from cardiomegaly.evaluation.shortcuts import Shortcuts, evaluate_shortcuts
@@ -42,8 +43,7 @@ from cardiomegaly.evaluation.uncertainty import (
 )
 
 FIXED, YOUDEN, BEST_F1 = "fixed", "Youden", "largest F1"
-RAW, PLATT, ISOTONIC = "as given", "Platt", "isotonic"
-CALIBRATIONS = {PLATT: calibration.fit_platt, ISOTONIC: calibration.fit_isotonic}
+RAW = "as given"
 Found = TypeVar("Found")
 
 
@@ -89,20 +89,24 @@ def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) 
     """
     for predicted in models.values():
         checked(cohort.test["target"], predicted.test)
+        ranking(predicted.test, predicted.test_logit)
     undefined: dict[str, str] = {}
     predicted, fitting = next(iter(models.values())), Fitting(cohort, settings.seed)
     table, target = cohort.test.assign(probability=predicted.test), fitting.target
+    if predicted.test_logit is not None:
+        table["logit"] = predicted.test_logit
+    score = ranking(predicted.test, predicted.test_logit)
     draws = draw_patients(target, fitting.patient, settings.resamples, settings.seed)
     cuts = _cuts(fitting, predicted, settings, undefined)
     shared = YOUDEN if YOUDEN in cuts else FIXED
     calibrated = _calibrated(fitting, predicted, undefined)
-    best = calibrated.get(PLATT, predicted.test)
+    best = calibrated.get(calibration.PLATT, predicted.test)
     return Assessment(
         fitted_on=fitting.where,
-        thresholds=_threshold_table(target, predicted.test, draws, cuts),
+        thresholds=_threshold_table(target, predicted, draws, cuts),
         shared=shared,
-        delong=delong_interval(target, predicted.test),
-        calibration=_calibration_table(target, calibrated, draws),
+        delong=delong_interval(target, score),
+        calibration=_calibration_table(target, calibrated, predicted, draws),
         reliability=pd.concat(
             [
                 calibration.reliability_table(target, score).assign(method=name)
@@ -155,12 +159,14 @@ def _cuts(
 
 
 def _threshold_table(
-    target: Ints, probability: Array, draws: Draws, cuts: Mapping[str, float | Array]
+    target: Ints, predicted: Predicted, draws: Draws, cuts: Mapping[str, float | Array]
 ) -> pd.DataFrame:
-    whole = ranking_draws(draws, target, probability) | error_draws(draws, target, probability)
+    probability, logit = predicted.test, predicted.test_logit
+    whole = ranking_draws(draws, target, ranking(probability, logit))
+    whole |= error_draws(draws, target, probability)
     rows = []
     for rule, cut in cuts.items():
-        values = binary_metrics(target, probability, cut)
+        values = binary_metrics(target, probability, cut, logit)
         for metric, drawn in (threshold_draws(draws, target, probability, cut) | whole).items():
             found = interval(values[metric], drawn)
             row = {"rule": rule, "threshold": values["threshold"], "metric": metric}
@@ -172,16 +178,18 @@ def _calibrated(
     fitting: Fitting, predicted: Predicted, undefined: dict[str, str]
 ) -> dict[str, Array]:
     kept = {RAW: predicted.test}
-    for name, fit in CALIBRATIONS.items():
+    for name in calibration.CALIBRATIONS:
         found = _or_why(
-            undefined, f"calibration {name}", partial(fitting.calibrate, predicted, fit)
+            undefined, f"calibration {name}", partial(fitting.calibrate, predicted, name)
         )
         if found is not None:
             kept[name] = found
     return kept
 
 
-def _calibration_table(target: Ints, calibrated: Mapping[str, Array], draws: Draws) -> pd.DataFrame:
+def _calibration_table(
+    target: Ints, calibrated: Mapping[str, Array], predicted: Predicted, draws: Draws
+) -> pd.DataFrame:
     rows = []
     for name, score in calibrated.items():
         parts, drawn = (
@@ -189,7 +197,9 @@ def _calibration_table(target: Ints, calibrated: Mapping[str, Array], draws: Dra
             error_draws(draws, target, score),
         )
         ece = expected_calibration_error(target, score)
-        slope, intercept = calibration.slope_intercept(target, score)
+        slope, intercept = calibration.slope_intercept(
+            target, score, predicted.test_logit if name == RAW else None
+        )
         row: dict[str, float | str] = {"method": name, **asdict(parts), "ece": ece}
         for metric, value in (("brier", parts.brier), ("ece", ece)):
             found = interval(value, drawn[metric])
@@ -213,5 +223,4 @@ def _compared(
         what = f"threshold {YOUDEN} of {name}"
         found = _or_why(undefined, what, partial(fitting.threshold, predicted, "youden"))
         cuts[name] = 0.5 if found is None else found
-    scores = {name: predicted.test for name, predicted in models.items()}
-    return compare(fitting.target, scores, draws, cuts)
+    return compare(fitting.target, models, draws, cuts)

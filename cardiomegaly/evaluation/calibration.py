@@ -23,6 +23,7 @@ from cardiomegaly.evaluation.metrics import ECE_BINS, Array, Ints, bin_index, ch
 from cardiomegaly.evaluation.uncertainty import LEVEL
 
 Calibrator = Callable[[ArrayLike], Array]
+PLATT, ISOTONIC = "Platt", "isotonic"
 FOLDS = 5
 # Above 0 and below 1 a probability has a finite logit; a float32 sigmoid saturates at 1 - 6e-8.
 EDGE = 1e-7
@@ -43,8 +44,10 @@ class BrierParts:
     within: float
 
 
-def log_odds(probability: ArrayLike) -> Array:
-    """Logit of probabilities, kept finite at 0 and 1."""
+def log_odds(probability: ArrayLike, known: ArrayLike | None = None) -> Array:
+    """The `known` logits, or those of the probabilities, which are kept finite at 0 and 1."""
+    if known is not None:
+        return np.asarray(known, np.float64)
     found: Array = logit(np.clip(np.asarray(probability, np.float64), EDGE, 1 - EDGE))
     return found
 
@@ -87,20 +90,23 @@ def brier_decomposition(
     return BrierParts(brier, reliability, resolution, uncertainty, within)
 
 
-def slope_intercept(target: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
+def slope_intercept(
+    target: ArrayLike, probability: ArrayLike, logit: ArrayLike | None = None
+) -> tuple[float, float]:
     """Slope and intercept of the targets on the logit: 1 and 0 where calibrated.
 
     nan with one class, constant probabilities or probabilities that separate the classes.
 
     Source: Cox, "Two further applications of a model for binary regression", Biometrika 1958.
     """
-    truth, score = checked(target, probability)
+    truth, given = checked(target, probability)
+    score = log_odds(given, logit)
     positive, negative = score[truth == 1], score[truth == 0]
     if not (len(positive) and len(negative)) or score.min() == score.max():
         return float("nan"), float("nan")
     if positive.min() >= negative.max() or positive.max() <= negative.min():
         return float("nan"), float("nan")
-    return _line(log_odds(score), truth.astype(np.float64))
+    return _line(score, truth.astype(np.float64))
 
 
 def _line(x: Array, share: Array) -> tuple[float, float]:
@@ -111,28 +117,28 @@ def _line(x: Array, share: Array) -> tuple[float, float]:
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
-def fit_platt(target: ArrayLike, probability: ArrayLike) -> Calibrator:
-    """Fit a line on the logit, with Platt's smoothed targets, and return what applies it.
+def fit_platt(target: ArrayLike, logit: ArrayLike) -> Calibrator:
+    """Fit a line on logits (or log odds), with Platt's smoothed targets; return what applies it.
 
     Raises:
         UserError: one class only.
 
     Source: Platt, "Probabilistic outputs for support vector machines", 1999.
     """
-    truth, score = both_classes(target, probability)
+    truth = both_classes(target)
     positives, negatives = truth.sum(), (1 - truth).sum()
     smoothed = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    slope, intercept = _line(log_odds(score), smoothed)
+    slope, intercept = _line(np.asarray(logit, np.float64), smoothed)
 
     def calibrate(given: ArrayLike) -> Array:
-        found: Array = expit(slope * log_odds(given) + intercept)
+        found: Array = expit(slope * np.asarray(given, np.float64) + intercept)
         return found
 
     return calibrate
 
 
 def fit_isotonic(target: ArrayLike, probability: ArrayLike) -> Calibrator:
-    """Fit a rising staircase and return what applies it.
+    """Fit a rising staircase on probabilities and return what applies it.
 
     Raises:
         UserError: one class only.
@@ -140,20 +146,23 @@ def fit_isotonic(target: ArrayLike, probability: ArrayLike) -> Calibrator:
     Source: Zadrozny and Elkan, "Transforming classifier scores into accurate multiclass
     probability estimates", KDD 2002.
     """
-    truth, score = both_classes(target, probability)
+    truth, score = both_classes(target), np.asarray(probability, np.float64)
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, truth)
     return lambda given: np.asarray(model.predict(np.asarray(given, np.float64)), np.float64)
 
 
-def both_classes(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
-    """Check targets and probabilities as `checked` does, and that both classes are there."""
-    truth, score = checked(target, probability)
+CALIBRATIONS = {PLATT: fit_platt, ISOTONIC: fit_isotonic}
+
+
+def both_classes(target: ArrayLike) -> Ints:
+    """Return targets as integers where both classes are there."""
+    truth = np.asarray(target, np.int64)
     if truth.min() == truth.max():
         raise UserError(
             f"target: a calibration needs images of both classes, all {len(truth)} are "
             f"{truth[0]}; fit it on a larger part"
         )
-    return truth, score
+    return truth
 
 
 def patient_folds(target: ArrayLike, patient: ArrayLike, folds: int, seed: int) -> Ints:
@@ -182,23 +191,23 @@ def patient_folds(target: ArrayLike, patient: ArrayLike, folds: int, seed: int) 
 
 def cross_fit(
     target: ArrayLike,
-    probability: ArrayLike,
+    score: ArrayLike,
     patient: ArrayLike,
     treat: Callable[[Ints, Array, Array], ArrayLike],
     seed: int = 0,
 ) -> Array:
-    """Treat each patient's probabilities by what was fitted on other patients.
+    """Treat each patient's scores by what was fitted on other patients.
 
-    `treat(target, probability, given)` fits on the first two and returns a value for each `given`,
+    `treat(target, score, given)` fits on the first two and returns a value for each `given`,
     or one for all.
 
     Raises:
         UserError: as `patient_folds`.
     """
-    truth, score = checked(target, probability)
+    truth, scores = np.asarray(target, np.int64), np.asarray(score, np.float64)
     fold = patient_folds(truth, patient, FOLDS, seed)
-    treated = np.empty_like(score)
+    treated = np.empty_like(scores)
     for number in np.unique(fold):
         held = fold == number
-        treated[held] = treat(truth[~held], score[~held], score[held])
+        treated[held] = treat(truth[~held], scores[~held], scores[held])
     return treated

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from cardiomegaly import UserError
-from cardiomegaly.evaluation.metrics import Array, Ints, binary_metrics
+from cardiomegaly.evaluation.fitting import Predicted
+from cardiomegaly.evaluation.metrics import Array, Ints, binary_metrics, ranking
 from cardiomegaly.evaluation.uncertainty import (
     Draws,
     delong,
@@ -124,7 +125,7 @@ def bootstrap_p(draws: Array) -> float:
 
 def compare(
     target: Ints,
-    probabilities: Mapping[str, Array],
+    models: Mapping[str, Predicted],
     draws: Draws,
     thresholds: Mapping[str, float | Array],
 ) -> pd.DataFrame:
@@ -132,7 +133,7 @@ def compare(
 
     Args:
         target: (n,) of 0 and 1.
-        probabilities: (n,) by model name, in the order of `target`.
+        models: by name; their test part is in the order of `target`.
         draws: resamples of the same n images.
         thresholds: each model's own.
 
@@ -141,21 +142,22 @@ def compare(
         p_bootstrap, p_bootstrap_holm, and for AUROC p_delong, p_delong_holm. Holm's correction
         counts the pairs within one metric.
     """
-    drawn, values = {}, {}
-    for name, score in probabilities.items():
-        values[name] = binary_metrics(target, score, thresholds[name])
-        drawn[name] = ranking_draws(draws, target, score) | error_draws(draws, target, score)
-        drawn[name] |= threshold_draws(draws, target, score, thresholds[name])
+    drawn, values, scores = {}, {}, {}
+    for name, model in models.items():
+        values[name] = binary_metrics(target, model.test, thresholds[name], model.test_logit)
+        scores[name] = ranking(model.test, model.test_logit)
+        drawn[name] = ranking_draws(draws, target, scores[name])
+        drawn[name] |= error_draws(draws, target, model.test)
+        drawn[name] |= threshold_draws(draws, target, model.test, thresholds[name])
     rows = []
     for metric in COMPARED:
-        for first, second in combinations(probabilities, 2):
+        for first, second in combinations(models, 2):
             gap = drawn[first][metric] - drawn[second][metric]
             found = interval(values[first][metric] - values[second][metric], gap)
             row = {"first": first, "second": second, "metric": metric, "difference": found.value}
             row |= {"low": found.low, "high": found.high, "p_bootstrap": bootstrap_p(gap)}
             if metric == "auroc":
-                scores = probabilities[first], probabilities[second]
-                row["p_delong"] = delong_test(target, *scores)
+                row["p_delong"] = delong_test(target, scores[first], scores[second])
             rows.append(row)
     table = pd.DataFrame(rows)
     for column in ("p_bootstrap", "p_delong"):

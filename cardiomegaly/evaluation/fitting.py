@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
-from cardiomegaly.evaluation.calibration import Calibrator, cross_fit
+from cardiomegaly.evaluation.calibration import (
+    CALIBRATIONS,
+    PLATT,
+    cross_fit,
+    log_odds,
+)
 from cardiomegaly.evaluation.metrics import Array, Ints, fit_threshold
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Probabilities of one model: (n,) of the test part, (m,) of the validation part or None."""
+    """Probabilities of one model: (n,) of the test part, (m,) of the validation part or None.
+
+    Its logits, where they are known, are what ranks the images and what Platt's line is fitted to.
+    """
 
     test: Array
-    val: Array | None
+    val: Array | None = None
+    test_logit: Array | None = None
+    val_logit: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -61,16 +69,16 @@ class Fitting:
 
         return cross_fit(self.target, predicted.test, self.patient, treat, self.seed)
 
-    def calibrate(
-        self,
-        predicted: Predicted,
-        fit: Callable[[ArrayLike, ArrayLike], Calibrator],
-    ) -> Array:
-        """Calibrated probabilities of the test images."""
-        if self.val_target is not None and predicted.val is not None:
-            return fit(self.val_target, predicted.val)(predicted.test)
+    def calibrate(self, predicted: Predicted, method: str) -> Array:
+        """Calibrated probabilities of the test images, by a method of `CALIBRATIONS`."""
+        fit, test, val = CALIBRATIONS[method], predicted.test, predicted.val
+        if method == PLATT:
+            test = log_odds(test, predicted.test_logit)
+            val = None if val is None else log_odds(val, predicted.val_logit)
+        if self.val_target is not None and val is not None:
+            return fit(self.val_target, val)(test)
 
-        def treat(target: Ints, probability: Array, given: Array) -> Array:
-            return fit(target, probability)(given)
+        def treat(target: Ints, score: Array, given: Array) -> Array:
+            return fit(target, score)(given)
 
-        return cross_fit(self.target, predicted.test, self.patient, treat, self.seed)
+        return cross_fit(self.target, test, self.patient, treat, self.seed)

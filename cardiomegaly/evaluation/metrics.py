@@ -2,7 +2,8 @@
 
 What is not defined is nan and never a number that looks like a result: AUROC and average precision
 without both classes, predictive values without a prediction of that kind. An image counts as
-positive when its probability is at or above the threshold.
+positive when its probability is at or above the threshold. Images are ranked by their logits where
+these are given: probabilities tie where logits are far from 0 or digits are few.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ NAMES = (
 )
 RULES = ("youden", "f1", "sensitivity", "specificity")
 ECE_BINS = 10
+ROUNDING = 1e-5  # of probabilities that were written with few digits
 
 
 def checked(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
@@ -57,6 +59,31 @@ def checked(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
         "probability", score, (score >= 0) & (score <= 1), "numbers from 0 to 1 are allowed, no NaN"
     )
     return truth.astype(np.int64), score
+
+
+def ranking(probability: Array, logit: ArrayLike | None) -> Array:
+    """Return what ranks the images: their logits where there are any, else their probabilities.
+
+    Raises:
+        UserError: logits of another shape, that are not finite, or of another order than the
+            probabilities.
+    """
+    if logit is None:
+        return probability
+    score = np.asarray(logit, np.float64)
+    if score.shape != probability.shape:
+        raise UserError(
+            f"logit: one for each probability is needed, got shapes {score.shape} and "
+            f"{probability.shape}"
+        )
+    _refuse("logit", score, np.isfinite(score), "finite numbers are allowed")
+    in_order = probability[np.argsort(score)]
+    if (np.maximum.accumulate(in_order) - in_order).max() > ROUNDING:
+        raise UserError(
+            "logit: it must rise with the probability, and some image with a higher logit has a "
+            "lower probability; give the logits of the same model, or none"
+        )
+    return score
 
 
 def _refuse(name: str, values: Array, allowed: NDArray[np.bool_], what: str) -> None:
@@ -102,7 +129,10 @@ def confusion(target: Ints, probability: Array, threshold: float | Array) -> Arr
 
 
 def binary_metrics(
-    target: ArrayLike, probability: ArrayLike, threshold: float | Array = 0.5
+    target: ArrayLike,
+    probability: ArrayLike,
+    threshold: float | Array = 0.5,
+    logit: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Compute every metric of the design page for one set of predictions.
 
@@ -111,6 +141,7 @@ def binary_metrics(
         probability: (n,) from 0 to 1.
         threshold: an image is called positive at or above it; one number, or (n,) where thresholds
             were fitted in turn without the image's own patient (then their mean is returned).
+        logit: (n,) of the same predictions, where known: AUROC and average precision rank by it.
 
     Returns:
         One number for each of `NAMES`; nan where it is not defined. `f1` is that of cardiomegaly,
@@ -118,17 +149,18 @@ def binary_metrics(
         `ece` has 10 bins of equal mass.
 
     Raises:
-        UserError: as `checked`; or a threshold that is no number.
+        UserError: as `checked` and `ranking`; or a threshold that is no number.
     """
     truth, score = checked(target, probability)
+    rank = ranking(score, logit)
     if not np.isfinite(threshold).all():
         raise UserError(f"threshold: a finite number is needed, got {threshold}")
     both = 0 < truth.sum() < len(truth)
     counts = confusion(truth, score, threshold).sum(axis=0)
     found = {name: float(value) for name, value in count_metrics(*counts).items()}
-    found["auroc"] = float(roc_auc_score(truth, score)) if both else float("nan")
+    found["auroc"] = float(roc_auc_score(truth, rank)) if both else float("nan")
     found["average_precision"] = (
-        float(average_precision_score(truth, score)) if both else float("nan")
+        float(average_precision_score(truth, rank)) if both else float("nan")
     )
     found["brier"] = float(np.mean((score - truth) ** 2))
     found["ece"] = expected_calibration_error(truth, score)

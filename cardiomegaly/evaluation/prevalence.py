@@ -83,7 +83,7 @@ def decision_curve(
 
     Source: Vickers and Elkin, "Decision curve analysis", Medical Decision Making 2006.
     """
-    truth, score = both_classes(target, calibrated)
+    truth, score = both_classes(target), np.asarray(calibrated, np.float64)
     rows = []
     for share in prevalences:
         shifted = shift_prevalence(score, float(truth.mean()), share)

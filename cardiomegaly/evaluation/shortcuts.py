@@ -75,7 +75,8 @@ def evaluate_shortcuts(
     """Measure what metadata alone achieve and how much of the network's score they explain.
 
     Args:
-        table: target, probability, patient_id, findings where known, and metadata; a row an image.
+        table: target, probability, patient_id, logit and findings where known, and metadata; a row
+            an image.
         draws: resamples of the table's patients, in its order.
         train: target and metadata of the training part, of no patient of `table`; without it, or
             with one class in it, the metadata model is cross-fitted by patient.
@@ -88,7 +89,7 @@ def evaluate_shortcuts(
     if not sources:
         named = ", ".join(column for columns in SOURCES.values() for column in columns)
         raise UserError(f"labels: the shortcut panel needs one of the columns {named}, got none")
-    target, logit = table["target"].to_numpy(), log_odds(table["probability"])
+    target, logit = table["target"].to_numpy(), log_odds(table["probability"], table.get("logit"))
     fold = patient_folds(target, table["patient_id"], FOLDS, seed)
     usable = train is not None and train["target"].nunique() == 2
     seen = metadata(train) if usable and train is not None else {}
@@ -117,7 +118,7 @@ def evaluate_shortcuts(
                 "residual_high": residual.high,
             }
         )
-    words = _name(rows, _auroc(draws, target, logit))
+    words = _name(rows, _auroc(draws, target, table.get("logit", table["probability"]).to_numpy()))
     where = "the training part" if seen else "other patients of the same images (cross-fitted)"
     return Shortcuts(pd.DataFrame(rows), negatives_apart(table, draws), where, words)
 
@@ -141,7 +142,8 @@ def negatives_apart(table: pd.DataFrame, draws: Draws) -> pd.DataFrame:
     columns = ["negatives", "n", "auroc", "low", "high"]
     if "findings" not in table:
         return pd.DataFrame(columns=columns)
-    target, score = table["target"].to_numpy(), table["probability"].to_numpy()
+    target = table["target"].to_numpy()
+    score = table.get("logit", table["probability"]).to_numpy()
     healthy = (table["findings"] == NO_FINDING).to_numpy()
     rows: list[tuple[str, int, float, float, float]] = []
     for name, kind in ((NO_FINDING, healthy), ("other findings", ~healthy)):

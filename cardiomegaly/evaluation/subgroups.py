@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cardiomegaly import UserError
-from cardiomegaly.evaluation.metrics import Array, binary_metrics
+from cardiomegaly.evaluation.metrics import Array, binary_metrics, ranking
 from cardiomegaly.evaluation.uncertainty import Draws, interval, ranking_draws, threshold_draws
 
 MINIMUM = 10
@@ -62,7 +62,8 @@ def evaluate_subgroups(
     """Judge every group of `group_names` apart.
 
     Args:
-        table: target, probability, patient_id and what `group_names` reads; a row an image.
+        table: target, probability, patient_id, logit where known, and what `group_names` reads; a
+            row an image.
         draws: resamples of the table's patients, in its order.
         threshold: one number, or one for each image.
         minimum: positive and negative images that a group needs for its figures.
@@ -102,8 +103,10 @@ def _judge(
         kind = "positive" if fewer == positives else "negative"
         return row | {"note": f"fewer than {minimum} {kind} images"}, {}
     cut = np.broadcast_to(threshold, len(table))[inside]
-    values, here = binary_metrics(target, score, cut), draws.of(inside)
-    drawn = ranking_draws(here, target, score) | threshold_draws(here, target, score, cut)
+    logit = part["logit"].to_numpy() if "logit" in part else None
+    values, here = binary_metrics(target, score, cut, logit), draws.of(inside)
+    drawn = ranking_draws(here, target, ranking(score, logit))
+    drawn |= threshold_draws(here, target, score, cut)
     for name in FIGURES:
         found = interval(values[name], drawn[name])
         row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

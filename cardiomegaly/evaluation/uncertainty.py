@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
+from sklearn.metrics import roc_auc_score
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation.metrics import (
@@ -26,6 +27,7 @@ from cardiomegaly.evaluation.metrics import (
     checked,
     confusion,
     count_metrics,
+    ranking,
     ratio,
 )
 
@@ -112,14 +114,14 @@ def draw_patients(
     return Draws(counts, index.astype(np.int64))
 
 
-def ranking_draws(draws: Draws, target: Ints, probability: Array) -> dict[str, Array]:
-    """AUROC and average precision of every resample, each (resamples,)."""
-    order = np.argsort(-probability, kind="stable")
-    score, true = probability[order], np.flatnonzero(target[order] == 1)
+def ranking_draws(draws: Draws, target: Ints, score: Array) -> dict[str, Array]:
+    """AUROC and average precision of every resample, (resamples,); `score` ranks the images."""
+    order = np.argsort(-score, kind="stable")
+    score, true = score[order], np.flatnonzero(target[order] == 1)
     if true.size in (0, len(score)):
         nothing = np.full(len(draws.counts), np.nan)
         return {"auroc": nothing, "average_precision": nothing}
-    # Images of equal probability form a group; only groups with a positive image matter.
+    # Images of equal score form a group; only groups with a positive image matter.
     starts = np.flatnonzero(np.diff(score, prepend=np.inf))
     group = np.searchsorted(starts, true, side="right") - 1
     first = np.flatnonzero(np.diff(group, prepend=-1))
@@ -176,30 +178,41 @@ def interval(value: float, draws: Array) -> Estimate:
 
 
 def metric_intervals(
-    target: ArrayLike, probability: ArrayLike, draws: Draws, threshold: float | Array = 0.5
+    target: ArrayLike,
+    probability: ArrayLike,
+    draws: Draws,
+    threshold: float | Array = 0.5,
+    logit: ArrayLike | None = None,
 ) -> dict[str, Estimate]:
     """Every metric of the design page (but threshold and counts) with its patient interval."""
     truth, score = checked(target, probability)
-    found = ranking_draws(draws, truth, score) | error_draws(draws, truth, score)
+    found = ranking_draws(draws, truth, ranking(score, logit)) | error_draws(draws, truth, score)
     found |= threshold_draws(draws, truth, score, threshold)
-    values = binary_metrics(truth, score, threshold)
+    values = binary_metrics(truth, score, threshold, logit)
     return {name: interval(values[name], found[name]) for name in values if name in found}
 
 
-def delong(target: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
+def delong(target: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     """Return the AUROC of k models on the same images and its covariance, (k,) and (k, k).
 
+    `scores` are probabilities, logits or anything else that ranks the images, (k, n) or (n,).
     It takes images for independent, which those of one patient are not: read it beside the patient
     bootstrap. nan without at least two images of each class.
 
     Source: DeLong et al., Biometrics 1988; the midranks of Sun and Xu, "Fast implementation of
     DeLong's algorithm", IEEE Signal Processing Letters 2014.
     """
-    scores = np.atleast_2d(np.asarray(probabilities, np.float64))
-    truth = np.stack([checked(target, row)[0] for row in scores])[0] == 1
+    scores = np.atleast_2d(np.asarray(scores, np.float64))
+    if scores.shape[1:] != np.shape(target):
+        raise UserError(
+            "target and probability: one score for each target is needed, got shapes "
+            f"{scores.shape} and {np.shape(target)}"
+        )
+    truth = np.asarray(target) == 1
     positives, negatives = int(truth.sum()), int((~truth).sum())
     if min(positives, negatives) < 2:
-        auroc = [binary_metrics(truth, row)["auroc"] for row in scores]
+        both = min(positives, negatives) == 1
+        auroc = [float(roc_auc_score(truth, row)) if both else float("nan") for row in scores]
         return np.array(auroc), np.full((len(scores), len(scores)), np.nan)
     ranks = rankdata(scores, axis=1)
     # The share of the other class that each image stands on the right side of.
@@ -209,9 +222,9 @@ def delong(target: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
     return for_positive.mean(axis=1), np.atleast_2d(covariance)
 
 
-def delong_interval(target: ArrayLike, probability: ArrayLike) -> Estimate:
+def delong_interval(target: ArrayLike, score: ArrayLike) -> Estimate:
     """AUROC with DeLong's 95% interval, cut to 0 to 1."""
-    auroc, covariance = delong(target, probability)
+    auroc, covariance = delong(target, score)
     reach = norm.ppf((1 + LEVEL) / 2) * np.sqrt(covariance[0, 0])
     low, high = np.clip([auroc[0] - reach, auroc[0] + reach], 0, 1)
     return Estimate(float(auroc[0]), float(low), float(high))

@@ -85,6 +85,22 @@ def test_constant_predictions_are_a_coin() -> None:
     assert found.shortcuts is not None and found.shortcuts.table["explained"].isna().all()
 
 
+def test_logits_rank_and_are_calibrated_where_probabilities_tie() -> None:
+    logit, val_logit = (np.log(score / (1 - score)) - 40 for score in (SCORE, VAL_SCORE))
+    tied = Predicted(SCORE * 0, VAL_SCORE * 0, logit, val_logit)
+    cohort = Cohort(TEST, VAL["target"].to_numpy(), VAL, TEST)
+    found = assess(cohort, {"low": tied, "high": Predicted(SCORE, VAL_SCORE)}, SETTINGS)
+    high = assess(cohort, {"high": Predicted(SCORE, VAL_SCORE)}, SETTINGS)
+    assert found.delong == high.delong and found.shortcuts is not None
+    for name in ("subgroups", "shortcuts"):
+        tables = [getattr(each, name).table["auroc"] for each in (found, high)]
+        pd.testing.assert_series_equal(*tables)
+    # A line undoes the shift of the logits.
+    brier = [each.calibration.set_index("method")["brier"]["Platt"] for each in (found, high)]
+    assert brier[0] == pytest.approx(brier[1], rel=1e-4)
+    assert found.comparison is not None and found.comparison["difference"][0] == 0
+
+
 def test_models_are_compared_each_at_its_own_threshold() -> None:
     models = {"a": Predicted(SCORE, None), "b": Predicted(SCORE**3, None)}
     found = assess(Cohort(TEST), models, SETTINGS).comparison

@@ -74,10 +74,12 @@ def test_slope_is_undefined_where_no_line_can_be_fitted(
     assert np.isnan(calibration.slope_intercept(target, probability)).all()
 
 
-@pytest.mark.parametrize("fit", [calibration.fit_platt, calibration.fit_isotonic])
-def test_calibration_fitted_on_one_half_mends_the_other(fit) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("method", "score"), [("Platt", calibration.log_odds(PROBABILITY)), ("isotonic", PROBABILITY)]
+)
+def test_calibration_fitted_on_one_half_mends_the_other(method: str, score: np.ndarray) -> None:
     half = 3000
-    mended = fit(TARGET[:half], PROBABILITY[:half])(PROBABILITY[half:])
+    mended = calibration.CALIBRATIONS[method](TARGET[:half], score[:half])(score[half:])
     before = expected_calibration_error(TARGET[half:], PROBABILITY[half:])
     after = expected_calibration_error(TARGET[half:], mended)
     assert before > 0.08 and after < 0.03
@@ -92,7 +94,9 @@ def test_isotonic_agrees_with_scikit_learn() -> None:
 
 
 def test_platt_stays_finite_where_classes_are_apart_and_certain() -> None:
-    found = calibration.fit_platt([0, 0, 1, 1], [0.0, 0.1, 0.9, 1.0])([0.0, 1.0])
+    found = calibration.fit_platt([0, 0, 1, 1], calibration.log_odds([0.0, 0.1, 0.9, 1.0]))(
+        calibration.log_odds([0.0, 1.0])
+    )
     # Platt's smoothed targets: 1 / (2 + 2) and (2 + 1) / (2 + 2).
     assert found == pytest.approx([0.25, 0.75], abs=0.1)
 
@@ -123,6 +127,6 @@ def test_cross_fitting_never_uses_the_patient_itself() -> None:
 
 
 def test_one_class_is_refused() -> None:
-    for call in (calibration.fit_platt, calibration.fit_isotonic):
+    for call in calibration.CALIBRATIONS.values():
         with pytest.raises(UserError, match="both classes, all 2 are 1"):
             call([1, 1], [0.2, 0.3])

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation import comparison
+from cardiomegaly.evaluation.fitting import Predicted
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.evaluation.uncertainty import draw_patients, metric_intervals
 
@@ -70,7 +71,8 @@ def test_holm_by_hand() -> None:
 def test_the_pair_is_compared_on_the_same_resamples() -> None:
     draws = draw_patients(TARGET, PATIENT, 500)
     models = {"good": GOOD, "twin": TWIN, "poor": POOR}
-    found = comparison.compare(TARGET, models, draws, dict.fromkeys(models, 0.5))
+    predicted = {name: Predicted(score) for name, score in models.items()}
+    found = comparison.compare(TARGET, predicted, draws, dict.fromkeys(models, 0.5))
     assert len(found) == 3 * len(comparison.COMPARED)
     auroc = found[found["metric"] == "auroc"].set_index(["first", "second"])
     expected = [binary_metrics(TARGET, score)["auroc"] for score in (GOOD, TWIN, POOR)]

@@ -57,6 +57,31 @@ def test_equal_mass_ece_by_hand() -> None:
     assert metrics.expected_calibration_error(target, probability, bins=2) == pytest.approx(0.3)
 
 
+LOW = -40 + 2 * TARGET + RNG.normal(size=400)  # logits of a network that calls nothing
+FEW_DIGITS = np.round(1 / (1 + np.exp(-LOW)), 6)
+
+
+def test_images_are_ranked_by_their_logits_where_probabilities_tie() -> None:
+    found = metrics.binary_metrics(TARGET, FEW_DIGITS, 0.5, LOW)
+    assert found["auroc"] == sk.roc_auc_score(TARGET, LOW) > 0.9
+    assert found["average_precision"] == sk.average_precision_score(TARGET, LOW)
+    assert metrics.binary_metrics(TARGET, FEW_DIGITS)["auroc"] == 0.5
+    assert found["brier"] == pytest.approx(TARGET.mean()) and found["sensitivity"] == 0
+
+
+@pytest.mark.parametrize(
+    ("logit", "message"),
+    [
+        (LOW[1:], r"logit: one for each probability is needed, got shapes \(399,\) and \(400,\)"),
+        (np.where(LOW[7] == LOW, np.inf, LOW), "logit: finite numbers are allowed, row 7 .* inf"),
+        (-LOW, "logit: it must rise with the probability"),
+    ],
+)
+def test_logits_of_something_else_are_refused(logit: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        metrics.binary_metrics(TARGET, 1 / (1 + np.exp(-LOW - 40)), 0.5, logit)
+
+
 def test_one_class_is_undefined_not_zero() -> None:
     found = metrics.binary_metrics([0, 0, 0], [0.1, 0.2, 0.7])
     undefined = {name for name, value in found.items() if np.isnan(value)}

@@ -37,6 +37,18 @@ def test_every_resample_is_what_repeating_its_patients_gives() -> None:
         )
 
 
+def test_intervals_rank_by_the_logit() -> None:
+    target, probability, patient = cohort(1)
+    logit = np.log(probability / (1 - probability)) - 40
+    draws = uncertainty.draw_patients(target, patient, resamples=50)
+    low = np.round(1 / (1 + np.exp(-logit)), 6)
+    found = uncertainty.metric_intervals(target, low, draws, logit=logit)
+    assert found["auroc"] == uncertainty.metric_intervals(target, probability, draws)["auroc"]
+    assert uncertainty.delong_interval(target, logit) == uncertainty.delong_interval(
+        target, probability
+    )
+
+
 def test_weights_of_one_give_the_calibration_error_of_the_sample() -> None:
     target, probability, patient = cohort(1)
     draws = uncertainty.draw_patients(target, patient, resamples=1)
