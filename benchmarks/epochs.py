@@ -23,8 +23,8 @@ from benchmarks.timing import Runs, in_turn, synchronise
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule, choose_workers
 from cardiomegaly.data.store import READY, RowStore
-from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.training.device import choose_precision
+from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.trainer import build_trainer
 
 WARM = 1  # step before each timed stretch: the queue is full then, and memory is as it needs it
@@ -78,23 +78,23 @@ def steps_in_turn(
         What was timed, and the precision of the training.
     """
     device = torch.device("cuda" if config.trainer.accelerator == "cuda" else "cpu")
-    classifier, batch = build(config, device), some_batch(config, device)
+    module, batch = build(config, device), some_batch(config, device)
     precision = choose_precision(config.trainer)
-    step = MemoryStep(classifier, batch, precision)
+    step = MemoryStep(module, batch, precision)
     others: dict[str, Callable[[int], float]] = {MEMORY: step.rate}
     with ExitStack() as stack:
         if plain:
             others[PLAIN] = stack.enter_context(Apart(plain_step, config))
         turns = Turns(others, step.steps_for(seconds), material.effort.repeats)
         datamodule = material.datamodule(config, turns.batches * config.trainer.batch_size)
-        fit(material, config, classifier, datamodule, turns)
+        fit(material, config, module, datamodule, turns)
     return turns, precision
 
 
 def fit(
     material: Material,
     config: Config,
-    classifier: CardiomegalyClassifier,
+    module: CardiomegalyModule,
     datamodule: CardiomegalyDataModule,
     *callbacks: Callback,
 ) -> float:
@@ -104,7 +104,7 @@ def fit(
         trainer, history = build_trainer(config, Path(folder), precision)
         trainer.callbacks.remove(trainer.checkpoint_callback)  # type: ignore[attr-defined]
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-        trainer.fit(classifier, datamodule=datamodule)
+        trainer.fit(module, datamodule=datamodule)
     return history.images_per_second
 
 
@@ -144,19 +144,19 @@ def reused_by(material: Material, name: str) -> Row:
     effort = material.effort
     reuse = material.config(f"backbone={name}", "features=reuse", "trainer.max_epochs=3")
     live = material.images_config(name)
-    classifier = build(live, torch.device("cpu"))
+    module = build(live, torch.device("cpu"))
     features = material.datamodule(reuse, effort.epoch)
-    features.use_features(some_features(material, name, classifier, features), VIEWS)
+    features.use_features(some_features(material, name, module, features), VIEWS)
     steps = max(1, round(REUSED[name] * effort.seconds))
     images = material.datamodule(live, (WARM + steps) * live.trainer.batch_size)
 
     def ordinary() -> float:
         turns = Turns({}, steps, repeats=1)
-        fit(material, live, classifier, images, turns)
+        fit(material, live, module, images, turns)
         return turns.runs[TRAINING][0]
 
     measures: dict[str, Callable[[], float]] = {
-        "reused features": lambda: fit(material, reuse, classifier, features),
+        "reused features": lambda: fit(material, reuse, module, features),
         "live": ordinary,
     }
     runs = in_turn(measures, effort.repeats)
@@ -172,12 +172,12 @@ def reused_by(material: Material, name: str) -> Row:
 def some_features(
     material: Material,
     name: str,
-    classifier: CardiomegalyClassifier,
+    module: CardiomegalyModule,
     datamodule: CardiomegalyDataModule,
 ) -> RowStore:
     """A full store of feature maps made of noise, every view of every image."""
-    height, width = classifier.backbone.feature_size
-    shape = (height, width, classifier.backbone.num_features)
+    height, width = module.classifier.backbone.feature_size
+    shape = (height, width, module.classifier.backbone.num_features)
     folder = material.folder / f"features-{name}"
     store = RowStore(folder, (VIEWS + 1) * datamodule.images.n, shape, "float16")
     store.create({})

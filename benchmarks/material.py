@@ -17,7 +17,7 @@ from cardiomegaly.data import images as cache
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.labels import find_images, load_labelled_images
 from cardiomegaly.data.phantom.cohort import generate_phantom
-from cardiomegaly.training.assemble import build_datamodule
+from cardiomegaly.training.run import build_datamodule
 
 BACKBONES = ("mobilenetv1", "inceptionv3", "efficientnetb4", "resnet152v2")
 HEAVY = ("inceptionv3", "efficientnetb4", "resnet152v2")

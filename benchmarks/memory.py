@@ -18,7 +18,7 @@ from benchmarks.table import Row
 from cardiomegaly.data.labels import read_labels
 from cardiomegaly.data.store import RowStore
 from cardiomegaly.training import run as training
-from cardiomegaly.training.assemble import build_datamodule
+from cardiomegaly.training.run import build_datamodule
 
 WORKERS = 4
 READINGS = 20

@@ -17,9 +17,10 @@ from benchmarks.material import Material
 from benchmarks.table import Row, compared
 from benchmarks.timing import in_turn, rate, torch_defaults
 from cardiomegaly.config import Config
-from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.training.assemble import build_classifier
-from cardiomegaly.training.device import autocast, choose_precision, keep_freed_memory
+from cardiomegaly.model.predictor import autocast
+from cardiomegaly.training.device import choose_precision, keep_freed_memory
+from cardiomegaly.training.module import CardiomegalyModule
+from cardiomegaly.training.run import build_module
 
 Batch = dict[str, torch.Tensor]
 FEWEST_STEPS, MOST_STEPS = 2, 500  # in a timed stretch
@@ -41,15 +42,15 @@ class MemoryStep:
 
     def __init__(
         self,
-        classifier: CardiomegalyClassifier,
+        module: CardiomegalyModule,
         batch: Batch,
         precision: str,
         logits: Callable[[Batch], torch.Tensor] | None = None,
     ) -> None:
         self.batch = batch
         self.autocast = autocast(batch["target"].device, precision)
-        self.logits = logits or classifier.logits
-        self.optimiser = classifier.train().configure_optimizers()
+        self.logits = logits or module.classifier.logits
+        self.optimiser = module.train().configure_optimizers()
 
     def __call__(self) -> None:
         """One step."""
@@ -79,10 +80,10 @@ class MemoryStep:
         return min(max(steps, FEWEST_STEPS), MOST_STEPS)
 
 
-def build(config: Config, device: torch.device) -> CardiomegalyClassifier:
+def build(config: Config, device: torch.device) -> CardiomegalyModule:
     """The model as a training has it: on its device, channels last."""
-    classifier, _ = build_classifier(config)
-    return classifier.to(device, memory_format=torch.channels_last)
+    module, _ = build_module(config)
+    return module.to(device, memory_format=torch.channels_last)
 
 
 def some_batch(config: Config, device: torch.device) -> Batch:
@@ -97,16 +98,16 @@ def plain_step(config: Config) -> Callable[[int], float]:
 
     To be made in a fresh process, where memory goes back to the kernel as it usually does.
     """
-    classifier, _ = build_classifier(config)
-    backbone = classifier.backbone
+    module, _ = build_module(config)
+    backbone = module.classifier.backbone
 
     def logits(batch: Batch) -> torch.Tensor:
         with torch.no_grad():
             image = torch.addcmul(backbone.shift, batch["image"].float(), backbone.scale)
             features = backbone.model.forward_features(image.contiguous())
-        return classifier.head(features).logits
+        return module.classifier.head(features).logits
 
-    return MemoryStep(classifier, some_batch(config, CPU), "32-true", logits).rate
+    return MemoryStep(module, some_batch(config, CPU), "32-true", logits).rate
 
 
 def parts(material: Material) -> Iterator[Row]:
@@ -150,7 +151,7 @@ def _memory_kept(config: Config) -> Callable[[str], float]:
 def _forward(
     config: Config, order: torch.memory_format, precision: str = "32-true", folded: bool = False
 ) -> Callable[[], float]:
-    backbone = build_classifier(config)[0].to(memory_format=order).backbone
+    backbone = build_module(config)[0].to(memory_format=order).classifier.backbone
     image = some_batch(config, CPU)["image"]
 
     def whole() -> Any:
@@ -215,10 +216,10 @@ def compiled(material: Material) -> Iterator[Row]:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(material.folder / "inductor")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = material.config(f"backbone={name}", "trainer=auto")
-    classifier, batch = build(config, device), some_batch(config, device)
+    module, batch = build(config, device), some_batch(config, device)
     precision = choose_precision(config.trainer)
-    classifier.backbone.compile()
-    step = MemoryStep(classifier, batch, precision)
+    module.classifier.backbone.compile()
+    step = MemoryStep(module, batch, precision)
     start = time.perf_counter()
     try:
         step()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cardiomegaly import UserError, cli
@@ -184,17 +185,23 @@ def _subject(
 
 def _flipped(runs: dict[str, Run], images: ImageFolder) -> dict[str, pd.DataFrame]:
     # Networks and their libraries take seconds and most of a GiB: only where they are needed.
-    from cardiomegaly.model.predictor import add_flips
-    from cardiomegaly.training.assemble import load_classifier
+    from cardiomegaly.model.predictor import Predictor
     from cardiomegaly.training.device import keep_freed_memory
 
     keep_freed_memory()
     return {
-        f"{name}, flips averaged": add_flips(
-            run.predictions, load_classifier(run.checkpoint), images
+        f"{name}, flips averaged": _add_flips(
+            run.predictions, Predictor.from_checkpoint(run.checkpoint), images
         )
         for name, run in runs.items()
     }
+
+
+def _add_flips(table: pd.DataFrame, predictor: Any, folder: ImageFolder) -> pd.DataFrame:
+    """Average each probability of a prediction table with that of the image's mirror image."""
+    images = folder.batches(table["image"].tolist(), predictor.image_size)
+    mirrored = [predictor.predict(pixels[..., ::-1].copy()).probability for pixels in images]
+    return table.assign(probability=(table["probability"] + np.concatenate(mirrored)) / 2)
 
 
 def _look(
@@ -205,15 +212,15 @@ def _look(
         return Looked(notes=["No list of boxes is at hand (say boxes=FILE or images=FOLDER)."])
     if not runs and options.given_boxes is None:
         return Looked(notes=["Predictions come without maps; boxes can be judged by given_boxes."])
+    from cardiomegaly.model.predictor import Predictor
     from cardiomegaly.reports.localise import Looking, localise
-    from cardiomegaly.training.assemble import load_classifier
     from cardiomegaly.training.device import keep_freed_memory
 
     keep_freed_memory()
     given = Path(options.given_boxes) if options.given_boxes else None
     looking = Looking(boxes, given, options.gradcam, options.fraction, options.seed)
-    classifiers = {name: load_classifier(run.checkpoint) for name, run in runs.items()}
-    found = localise(subject, classifiers, images, looking)
+    predictors = {name: Predictor.from_checkpoint(run.checkpoint) for name, run in runs.items()}
+    found = localise(subject, predictors, images, looking)
     return Looked(
         pd.concat(found.summaries, ignore_index=True) if found.summaries else None,
         pd.concat(found.images, ignore_index=True) if found.images else None,

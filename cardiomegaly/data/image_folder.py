@@ -5,6 +5,7 @@ Images are decoded as the cache decodes them, so a network sees the pixels that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from cardiomegaly.data.images import decode_image
 from cardiomegaly.data.labels import find_images
 
 Pixels = NDArray[np.uint8]
+BATCH = 32
 
 
 class ImageFolder:
@@ -59,3 +61,8 @@ class ImageFolder:
                 return np.stack(list(pool.map(partial(decode_image, size=size), paths)))
         finally:
             cv2.setNumThreads(threads)
+
+    def batches(self, images: list[str], size: int) -> Iterator[Pixels]:
+        """Yield images as a predictor takes them, (B, 1, size, size) `uint8`."""
+        for start in range(0, len(images), BATCH):
+            yield self.pixels(images[start : start + BATCH], size)[:, None]

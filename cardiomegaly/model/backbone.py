@@ -55,7 +55,7 @@ class Backbone(nn.Module):
             parameter.requires_grad_(False)
         for module in self.trained:
             module.requires_grad_(True)
-        self.train(self.training)
+        self.train()  # Lightning trains every module in the mode in which it finds it
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, H, W) as the network was trained.
@@ -88,6 +88,11 @@ class Backbone(nn.Module):
             module.train(mode)
         return self
 
+    def frozen_modules(self) -> set[nn.Module]:
+        """The modules that stay in eval mode."""
+        trained = {part for module in self.trained for part in module.modules()}
+        return set(self.model.modules()) - trained
+
     def _folded_network(self) -> Any:
         """The frozen network without the batch norms that its convolutions can hold.
 
@@ -118,7 +123,7 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _measure(self) -> tuple[int, int]:
         """Height and width of the feature maps."""
-        self.eval()
+        self.model.eval()
         features = self.model.forward_features(self.normalise(self._probe()))
         return features.shape[2], features.shape[3]
 

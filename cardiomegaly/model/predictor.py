@@ -1,33 +1,137 @@
-"""Test-time augmentation: each image beside its mirror image."""
+"""The one way in which a trained model is used: pixels in; logit, probability and attention out.
+
+The test of a run, flips, localisation, prediction, explanation and the page all come through
+here, on the device that was asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import expit
 
-from cardiomegaly.data.image_folder import ImageFolder
+from cardiomegaly import UserError
+from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.model.saliency import gradcam_maps
 
-BATCH = 32
-
-
-def batches(
-    folder: ImageFolder, images: list[str], classifier: CardiomegalyClassifier
-) -> Iterator[torch.Tensor]:
-    """Yield images as the classifier takes them, (B, 1, H, W) `uint8` on its device."""
-    size = int(classifier.hparams["backbone"]["image_size"])
-    for start in range(0, len(images), BATCH):
-        pixels = folder.pixels(images[start : start + BATCH], size)
-        yield torch.from_numpy(pixels)[:, None].to(classifier.device)
+PREFIX = "classifier."  # of the network's tensors in a checkpoint
 
 
-@torch.no_grad()
-def add_flips(
-    table: pd.DataFrame, classifier: CardiomegalyClassifier, folder: ImageFolder
-) -> pd.DataFrame:
-    """Average each probability of a prediction table with that of the image's mirror image."""
-    images = batches(folder, table["image"].tolist(), classifier.eval())
-    mirrored = torch.cat([classifier(image.flip(-1)).logits.sigmoid() for image in images])
-    return table.assign(probability=(table["probability"] + mirrored.double().cpu().numpy()) / 2)
+@dataclass(frozen=True)
+class Prediction:
+    """Of B images: `logits` (B,), `probability` (B,), `attention` (B, h, w) or None.
+
+    Logits and probabilities are float64: rounding would tie images far from the threshold.
+    """
+
+    logits: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    attention: NDArray[np.float32] | None
+
+
+class Predictor:
+    """A trained classifier, ready to be used.
+
+    Args:
+        classifier: with its weights; it is moved to the device and put into eval mode.
+        device: to compute on.
+        precision: Lightning's word for it, such as `32-true` or `bf16-mixed`.
+    """
+
+    def __init__(
+        self,
+        classifier: CardiomegalyClassifier,
+        device: torch.device | str = "cpu",
+        precision: str = "32-true",
+    ) -> None:
+        self.device = torch.device(device)
+        self.precision = precision
+        self.classifier = classifier.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.image_size = classifier.backbone.image_size
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path | str, device: torch.device | str = "cpu", precision: str = "32-true"
+    ) -> Predictor:
+        """Load the model of a checkpoint.
+
+        Raises:
+            UserError: no such file, or not a checkpoint of this program.
+        """
+        return cls(load_classifier(Path(path)), device, precision)
+
+    def predict(
+        self, images: torch.Tensor | NDArray[np.uint8] | Mapping[str, torch.Tensor]
+    ) -> Prediction:
+        """Predict images (B, 1 or 3, H, W), `uint8` or float in [0, 1], or a batch of a loader."""
+        batch = images if isinstance(images, Mapping) else {"image": torch.as_tensor(images)}
+        inputs = {key: batch[key].to(self.device) for key in ("image", "features") if key in batch}
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            output = self.classifier.from_batch(inputs)
+        logits = output.logits.double().cpu().numpy()
+        attention = output.attention
+        maps = None if attention is None else attention[:, 0].float().cpu().numpy()
+        return Prediction(logits, expit(logits), maps)
+
+    def predict_batches(self, batches: Iterable[Mapping[str, torch.Tensor]]) -> Prediction:
+        """Predict every batch of a loader, one after the other, as one."""
+        parts = [self.predict(batch) for batch in batches]
+        maps = [part.attention for part in parts if part.attention is not None]
+        return Prediction(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.probability for part in parts]),
+            np.concatenate(maps) if maps else None,
+        )
+
+    def gradcam(self, images: torch.Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Grad-CAM (B, H, W) from 0 to 1 of images (B, 1, H, W); see `saliency.gradcam_maps`."""
+        return gradcam_maps(self.classifier, torch.as_tensor(images).to(self.device))
+
+
+def load_classifier(path: Path) -> CardiomegalyClassifier:
+    """The network of a checkpoint, in eval mode on the CPU.
+
+    Raises:
+        UserError: no such file, or not a checkpoint of this program.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the checkpoint of a run")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        settings, tensors = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        backbone = BackboneConfig(**settings["backbone"])
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is not a readable checkpoint of this program ({reason})"
+        ) from error
+    classifier = CardiomegalyClassifier(backbone, settings["head"])
+    classifier.load_state_dict({key.removeprefix(PREFIX): tensors[key] for key in tensors})
+    return classifier.eval()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `auto` (a CUDA device where there is one), `cpu` or `cuda`.
+
+    Raises:
+        UserError: another name, or there is no CUDA device.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device: must be auto, cpu or cuda, got {name!r}")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("device: cuda is asked for but torch finds no CUDA device; use device=cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision as Lightning switches it on."""
+    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled="mixed" in precision)

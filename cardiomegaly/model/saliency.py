@@ -1,4 +1,4 @@
-"""Where a classifier looks: the attention of its head, and Grad-CAM on its last feature maps."""
+"""Where a classifier looks: Grad-CAM on its last feature maps, for heads without attention too."""
 
 from __future__ import annotations
 
@@ -11,13 +11,6 @@ from cardiomegaly import UserError
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 
 Maps = NDArray[np.float32]
-
-
-@torch.no_grad()
-def attention_maps(classifier: CardiomegalyClassifier, image: torch.Tensor) -> Maps | None:
-    """Attention (B, h, w) in [0, 1] for images (B, 1, H, W); None for a head that has none."""
-    attention = classifier.eval()(image).attention
-    return None if attention is None else attention[:, 0].float().cpu().numpy()
 
 
 def gradcam_maps(classifier: CardiomegalyClassifier, image: torch.Tensor) -> Maps:

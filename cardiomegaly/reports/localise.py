@@ -16,9 +16,7 @@ from cardiomegaly.data.boxes import read_boxes
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.data.labels import FINDING
 from cardiomegaly.evaluation.localisation import score_boxes, score_maps, summarise
-from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.model.predictor import batches
-from cardiomegaly.model.saliency import attention_maps, gradcam_maps
+from cardiomegaly.model.predictor import Predictor
 from cardiomegaly.reports.evaluation_content import MapSheet
 from cardiomegaly.reports.subjects import Subject
 
@@ -58,7 +56,7 @@ class Looking:
 
 def localise(
     subject: Subject,
-    classifiers: Mapping[str, CardiomegalyClassifier],
+    predictors: Mapping[str, Predictor],
     folder: ImageFolder | None,
     looking: Looking,
 ) -> Localisation:
@@ -69,7 +67,7 @@ def localise(
             image cannot be decoded, or Grad-CAM is wanted and not installed.
     """
     found, boxes = Localisation(), boxed_hearts(subject, looking.boxes)
-    if classifiers and folder is not None:
+    if predictors and folder is not None:
         there = np.array([folder.has(image) for image in boxes["image"]], bool)
         found.notes += (
             [f"{(~there).sum()} boxed images are not at hand."] if not there.all() else []
@@ -80,7 +78,7 @@ def localise(
             found.notes.append(f"{part}: 1 boxed image; the baselines need two.")
             continue
         images = rows["image"].tolist()
-        maps = _maps(classifiers, folder, images, looking.gradcam, found.notes) if folder else {}
+        maps = _maps(predictors, folder, images, looking.gradcam, found.notes) if folder else {}
         true = rows[CORNERS].to_numpy(np.float64)
         scores = {name: score_maps(kept, true, looking.fraction) for name, kept in maps.items()}
         if looking.given is not None:
@@ -119,7 +117,7 @@ def _given(path: Path, images: list[str]) -> NDArray[np.float64]:
 
 
 def _maps(
-    classifiers: Mapping[str, CardiomegalyClassifier],
+    predictors: Mapping[str, Predictor],
     folder: ImageFolder,
     images: list[str],
     gradcam: bool | None,
@@ -128,17 +126,17 @@ def _maps(
     """Maps of every image by method; what a head or a machine lacks becomes a note."""
     kept: dict[str, Maps] = {}
     wanted = find_spec("pytorch_grad_cam") is not None if gradcam is None else gradcam
-    for name, classifier in classifiers.items():
-        suffix = f", {name}" if len(classifiers) > 1 else ""
-        for batch in batches(folder, images, classifier):
-            attention = attention_maps(classifier, batch)
+    for name, predictor in predictors.items():
+        suffix = f", {name}" if len(predictors) > 1 else ""
+        for batch in folder.batches(images, predictor.image_size):
+            attention = predictor.predict(batch).attention
             if attention is not None:
                 kept.setdefault(f"attention{suffix}", []).extend(attention)
             if wanted:
-                kept.setdefault(f"Grad-CAM{suffix}", []).extend(gradcam_maps(classifier, batch))
+                kept.setdefault(f"Grad-CAM{suffix}", []).extend(predictor.gradcam(batch))
         if f"attention{suffix}" not in kept:
             notes.append(f"The head of {name} has no attention map.")
-    if classifiers and not wanted:
+    if predictors and not wanted:
         notes.append("Grad-CAM is left out (pip install 'cardiomegaly[explain]' brings it).")
     return kept
 

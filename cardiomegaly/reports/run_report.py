@@ -18,7 +18,7 @@ from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.sampler import BatchKey
 from cardiomegaly.data.split import split_hash
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.model.saliency import attention_maps
+from cardiomegaly.model.predictor import Prediction
 from cardiomegaly.reports import plots
 from cardiomegaly.training.record import METRICS, PREDICTIONS, write_csv, write_json
 
@@ -35,7 +35,7 @@ OVERLAYS = 4  # most confident right, and as many wrong, of each class
 
 def write(run: Finished) -> None:
     """Write predictions.csv, metrics.json and plots/, and print the closing table."""
-    predictions = prediction_table(run.datamodule, run.probability)
+    predictions = prediction_table(run.datamodule, run.predictions)
     write_csv(run.folder / PREDICTIONS, predictions)
     metrics: dict[str, dict[str, Any]] = {}
     for part, rows in predictions.groupby("split", sort=False):
@@ -49,14 +49,14 @@ def write(run: Finished) -> None:
 
 
 def prediction_table(
-    datamodule: CardiomegalyDataModule, probability: dict[str, np.ndarray]
+    datamodule: CardiomegalyDataModule, predictions: dict[str, Prediction]
 ) -> pd.DataFrame:
     """One row for each validation and test image, validation first."""
     parts = []
-    for part, values in probability.items():
+    for part, prediction in predictions.items():
         columns = ["image", "patient_id", "split", "target", "view_position", "sex", "age"]
         table = datamodule.parts[part][columns].copy()
-        table.insert(4, "probability", values.astype(np.float64).round(6))
+        table.insert(4, "probability", prediction.probability.round(6))
         parts.append(table)
     return pd.concat(parts, ignore_index=True)
 
@@ -79,7 +79,7 @@ def _shown(value: float) -> str:
 def describe(run: Finished) -> dict[str, Any]:
     """Everything needed to repeat the run and to compare it with others."""
     config, data, counts = run.config, run.datamodule, run.datamodule.counts
-    parameters = list(run.classifier.parameters())
+    parameters = list(run.predictor.classifier.parameters())
     return {
         "backbone": config.backbone.name,
         "model": config.backbone.model,
@@ -168,7 +168,7 @@ def _draw_attention(run: Finished, test: tuple[np.ndarray, np.ndarray]) -> None:
         if not len(positions):
             continue
         images = dataset[BatchKey(positions, seed=0)]["image"]
-        attention = attention_maps(run.classifier.cpu(), images)
+        attention = run.predictor.predict(images).attention
         if attention is None:
             return
         titles = [f"label {int(test[0][i])}, probability {test[1][i]:.2f}" for i in positions]

@@ -49,12 +49,6 @@ def choose_precision(trainer: TrainerConfig) -> str:
     return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision as Lightning switches it on."""
-    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled="mixed" in precision)
-
-
 def device_name(trainer: Trainer) -> str:
     """The GPU's name, or how many threads the processor gives."""
     if trainer.strategy.root_device.type == "cuda":

@@ -28,7 +28,7 @@ from cardiomegaly.data.dataset import Batch, StoredRows, augment
 from cardiomegaly.data.store import ABSENT, READY, RowStore
 from cardiomegaly.data.transforms import build_augmentation
 from cardiomegaly.model.backbone import Backbone
-from cardiomegaly.training.device import autocast
+from cardiomegaly.model.predictor import autocast
 
 log = logging.getLogger(__name__)
 FORMAT = 1  # raise when the same inputs would give other features
@@ -120,7 +120,7 @@ def _compute(
         num_workers=workers,
         prefetch_factor=config.data.prefetch if workers else None,
     )
-    kept = backbone.to(device).to(memory_format=torch.channels_last).eval()
+    kept = backbone.to(device).to(memory_format=torch.channels_last)
     bar = tqdm(
         total=len(todo), desc="computing features", unit="image",
         disable=not config.trainer.progress_bar,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
+from tqdm import tqdm
 
 from cardiomegaly.config import Config, TrainerConfig
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
-from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.model.weights import ObtainedWeights
+from cardiomegaly.model.predictor import Prediction, Predictor, load_classifier
+from cardiomegaly.model.weights import ObtainedWeights, load_weights, obtain
 from cardiomegaly.reports import run_report
-from cardiomegaly.training.assemble import build_classifier, build_datamodule, load_classifier
 from cardiomegaly.training.callbacks import History
 from cardiomegaly.training.device import (
     check_device,
@@ -27,16 +27,17 @@ from cardiomegaly.training.device import (
     keep_freed_memory,
 )
 from cardiomegaly.training.features import reuse_features
+from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.record import SPLIT, write_csv
 from cardiomegaly.training.trainer import (
     CHECKPOINTS,
     build_trainer,
     find_batch_size,
-    predict,
     quiet_lightning,
 )
 
 log = logging.getLogger(__name__)
+FALLBACK_BATCH = 24  # images, where `trainer.batch_size=auto` has not yet found its size
 
 
 @dataclass
@@ -46,10 +47,10 @@ class Finished:
     config: Config
     folder: Path
     datamodule: CardiomegalyDataModule
-    classifier: CardiomegalyClassifier
+    predictor: Predictor
     weights: ObtainedWeights
     history: History
-    probability: dict[str, np.ndarray]
+    predictions: dict[str, Prediction]
     epochs: int
     best_epoch: int
     best_value: float
@@ -74,43 +75,50 @@ def train(config: Config, folder: Path) -> float:
         _prepare_resume(config, folder)
         check_device(config.trainer)
         keep_freed_memory()
-        classifier, weights = build_classifier(config)  # missing weights are noticed at once
+        module, weights = build_module(config)  # missing weights are noticed at once
         precision = choose_precision(config.trainer)
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
         write_csv(folder / SPLIT, datamodule.split_table)
-        classifier.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)
         if config.trainer.compile:
-            classifier.backbone.compile()
+            module.classifier.backbone.compile()
         trainer, history = build_trainer(config, folder, precision)
         if config.features.name == "reuse":
             device = trainer.strategy.root_device
-            reuse_features(config, datamodule, classifier.backbone, device, precision)
+            reuse_features(config, datamodule, module.classifier.backbone, device, precision)
         _announce(config, datamodule, trainer, precision)
-        if config.trainer.batch_size == "auto":
-            find_batch_size(trainer, classifier, datamodule)
-        trainer.fit(
-            classifier,
-            datamodule=datamodule,
-            ckpt_path=_last_checkpoint(config, folder),
-            weights_only=True,
-        )
+        with quiet_lightning(module):
+            if config.trainer.batch_size == "auto":
+                find_batch_size(trainer, module, datamodule)
+            trainer.fit(
+                module,
+                datamodule=datamodule,
+                ckpt_path=_last_checkpoint(config, folder),
+                weights_only=True,
+            )
         checkpoint = trainer.checkpoint_callback
         assert isinstance(checkpoint, ModelCheckpoint)  # noqa: S101  (for the type checker)
         best_value = float(checkpoint.best_model_score or np.nan)
         if not trainer.is_global_zero:
             return best_value
         best = load_classifier(Path(checkpoint.best_model_path))
-        probability = predict(best, datamodule, config.trainer, precision)
+        predictor = Predictor(best, trainer.strategy.root_device, precision)
+        predictions = {
+            part: predictor.predict_batches(
+                tqdm(loader, desc=f"predicting {part}", disable=not config.trainer.progress_bar)
+            )
+            for part, loader in zip(("val", "test"), datamodule.predict_dataloader(), strict=True)
+        }
         finished = Finished(
             config=config,
             folder=folder,
             datamodule=datamodule,
-            classifier=best,
+            predictor=predictor,
             weights=weights,
             history=history,
-            probability=probability,
+            predictions=predictions,
             epochs=len(history.rows),
             best_epoch=best_epoch(history, config.trainer),
             best_value=best_value,
@@ -120,6 +128,37 @@ def train(config: Config, folder: Path) -> float:
         )
         run_report.write(finished)
     return best_value
+
+
+def build_datamodule(config: Config) -> CardiomegalyDataModule:
+    """The data of a run, not yet prepared."""
+    size = config.trainer.batch_size
+    return CardiomegalyDataModule(
+        data=config.data,
+        cohort=config.cohort,
+        split=config.split,
+        augment=config.augment,
+        image_size=config.backbone.image_size,
+        batch_size=FALLBACK_BATCH if size == "auto" else size,
+        balance=config.balance,
+        seed=config.seed,
+    )
+
+
+def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
+    """The model of a run with its initial weights, and where these came from.
+
+    Raises:
+        UserError: the weights are not there or do not fit, or the network or head cannot be built
+            as configured.
+    """
+    weights = obtain(config.backbone.model, config.backbone.weights)
+    module = CardiomegalyModule(
+        asdict(config.backbone), dict(config.head), config.trainer.learning_rate
+    )
+    if weights.path is not None:
+        load_weights(module.classifier.backbone.model, weights.path)
+    return module, weights
 
 
 def best_epoch(history: History, trainer: TrainerConfig) -> int:

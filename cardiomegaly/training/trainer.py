@@ -1,4 +1,4 @@
-"""Lightning's Trainer as this project sets it up: to train, to predict, to find a batch size."""
+"""Lightning's Trainer as this project sets it up: to train, to find a batch size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
@@ -18,10 +17,10 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.tuner import Tuner
 
 from cardiomegaly import UserError
-from cardiomegaly.config import Config, TrainerConfig
+from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
-from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.training.callbacks import EpochSeed, History, PatientEarlyStopping
+from cardiomegaly.training.module import CardiomegalyModule
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
@@ -33,8 +32,8 @@ LIGHTNING_ADVICE = (  # chosen on purpose here, or of no use to the reader
     ".*GPU available but not used.*",
     ".*sync_dist=True.*",  # validation metrics are computed over all ranks already
     ".*all_gather is deprecated.*",  # Lightning's use of torch
-    ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen backbone
 )
+EVAL_MODE = ".*module\\(s\\) in eval mode at the start of training.*"
 
 
 def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer, History]:
@@ -81,35 +80,8 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
     )
 
 
-def predict(
-    classifier: CardiomegalyClassifier,
-    datamodule: CardiomegalyDataModule,
-    trainer: TrainerConfig,
-    precision: Any,
-) -> dict[str, np.ndarray]:
-    """Probabilities of the validation and test images, in their order, on one device."""
-    classifier.to(memory_format=torch.channels_last)
-    single = Trainer(
-        accelerator=trainer.accelerator,
-        devices=1,
-        precision=precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=trainer.progress_bar,
-        enable_model_summary=False,
-        deterministic=trainer.deterministic,
-    )
-    with quiet_lightning():
-        outputs = single.predict(classifier, dataloaders=datamodule.predict_dataloader())
-    assert outputs is not None  # noqa: S101  (for the type checker)
-    return {
-        part: torch.cat(list(batches)).cpu().numpy()
-        for part, batches in zip(("val", "test"), outputs, strict=True)
-    }
-
-
 def find_batch_size(
-    trainer: Trainer, classifier: CardiomegalyClassifier, datamodule: CardiomegalyDataModule
+    trainer: Trainer, module: CardiomegalyModule, datamodule: CardiomegalyDataModule
 ) -> int:
     """The largest power of two that the device's memory holds, set in the data module.
 
@@ -119,7 +91,7 @@ def find_batch_size(
     most = len(datamodule.parts["train"])
     datamodule.batch_size = 1  # the tuner's first loaders are made before it sets its own
     found = Tuner(trainer).scale_batch_size(
-        classifier,
+        module,
         datamodule=datamodule,
         init_val=1,
         max_trials=max(1, most.bit_length() - 1),
@@ -133,11 +105,19 @@ def find_batch_size(
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Drop advice of Lightning's that does not apply here."""
+def quiet_lightning(module: CardiomegalyModule | None = None) -> Iterator[None]:
+    """Drop advice of Lightning's that does not apply here.
+
+    Its warning about modules in eval mode is dropped only where these are the frozen backbone's.
+    """
+    advice = list(LIGHTNING_ADVICE)
+    if module is not None:
+        evaluating = {part for part in module.modules() if not part.training}
+        if evaluating <= module.classifier.backbone.frozen_modules():
+            advice.append(EVAL_MODE)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for message in LIGHTNING_ADVICE:
+        for message in advice:
             warnings.filterwarnings("ignore", message=message)
         yield
 

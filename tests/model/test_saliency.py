@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from cardiomegaly import UserError
+from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.model.saliency import attention_maps, gradcam_maps
+from cardiomegaly.model.predictor import Predictor
+from cardiomegaly.model.saliency import gradcam_maps
 
 BACKBONE = {
     "name": "mobilenetv1", "model": "mobilenetv1_100", "image_size": 64, "weights": "none",
@@ -23,7 +25,7 @@ def classifier(head: str = "GAPHead") -> CardiomegalyClassifier:
     options = {"attention_channels": [8]} if head == "GWAPHead" else {}
     target = f"cardiomegaly.model.heads.{head}"
     return CardiomegalyClassifier(
-        BACKBONE, {"_target_": target, "hidden": 8, "dropout": 0.5, **options}, 1e-3
+        BackboneConfig(**BACKBONE), {"_target_": target, "hidden": 8, "dropout": 0.5, **options}
     ).eval()
 
 
@@ -54,10 +56,10 @@ def test_gradcam_does_not_depend_on_the_other_images() -> None:
 
 
 def test_attention_is_the_heads_own_or_none() -> None:
-    found = attention_maps(classifier("GWAPHead"), IMAGES)
+    found = Predictor(classifier("GWAPHead")).predict(IMAGES).attention
     assert found is not None and found.shape == (3, 2, 2)
     assert (found >= 0).all() and np.isfinite(found).all()
-    assert attention_maps(classifier(), IMAGES) is None
+    assert Predictor(classifier()).predict(IMAGES).attention is None
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

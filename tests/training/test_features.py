@@ -16,8 +16,8 @@ from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.sampler import BatchKey
 from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.training import features
-from cardiomegaly.training.assemble import build_classifier, build_datamodule
 from cardiomegaly.training.record import read_run
+from cardiomegaly.training.run import build_datamodule, build_module
 
 Train = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -44,9 +44,9 @@ def reused(cfg: DictConfig) -> tuple[CardiomegalyDataModule, Backbone]:
     datamodule = build_datamodule(settings)
     datamodule.prepare_data()
     datamodule.setup()
-    classifier, _ = build_classifier(settings)
-    features.reuse_features(settings, datamodule, classifier.backbone, CPU, "32-true")
-    return datamodule, classifier.backbone
+    backbone = build_module(settings)[0].classifier.backbone
+    features.reuse_features(settings, datamodule, backbone, CPU, "32-true")
+    return datamodule, backbone
 
 
 def test_without_augmentation_it_equals_live_training(trained: Train, tmp_path: Path) -> None:

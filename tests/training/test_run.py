@@ -16,15 +16,11 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from cardiomegaly import UserError, config
 from cardiomegaly.data.split import split_hash
+from cardiomegaly.model.predictor import Predictor, load_classifier
 from cardiomegaly.training import device, trainer
-from cardiomegaly.training.assemble import (
-    build_classifier,
-    build_datamodule,
-    load_classifier,
-    load_run,
-)
 from cardiomegaly.training.callbacks import PatientEarlyStopping
 from cardiomegaly.training.record import read_run
+from cardiomegaly.training.run import build_datamodule, build_module
 
 Train = Callable[..., Path]
 BACKBONES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("*.yaml"))
@@ -79,12 +75,17 @@ def test_run_folder(trained_run: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_run_can_be_loaded_again(trained_run: Path) -> None:
-    cfg, datamodule, classifier = load_run(trained_run)
-    run = read_run(trained_run)
-    probability = trainer.predict(classifier, datamodule, cfg.trainer, "32-true")
-    np.testing.assert_allclose(probability["test"], run.part("test")["probability"], atol=2e-6)
-    assert datamodule.parts["test"]["image"].tolist() == run.part("test")["image"].tolist()
+def test_a_checkpoint_predicts_as_its_run_did(
+    trained_run: Path, composed: Callable[..., DictConfig]
+) -> None:
+    datamodule = build_datamodule(config.check(composed(f"split.file={trained_run / 'split.csv'}")))
+    datamodule.prepare_data()
+    datamodule.setup()
+    predictor = Predictor.from_checkpoint(trained_run / "checkpoints" / "best.ckpt")
+    test = predictor.predict_batches(datamodule.test_dataloader())
+    rows = read_run(trained_run).part("test")
+    np.testing.assert_allclose(test.probability, rows["probability"], atol=2e-6)
+    assert datamodule.parts["test"]["image"].tolist() == rows["image"].tolist()
 
 
 def test_same_seed_same_predictions(trained: Train, trained_run: Path, tmp_path: Path) -> None:
@@ -147,10 +148,10 @@ def test_checkpoint_holds_plain_containers_and_predicts(trained_run: Path) -> No
 
 def test_learning_rates_and_frozen_weights(composed: Callable[..., DictConfig]) -> None:
     overrides = ["backbone.trainable=last_stage", "backbone.learning_rate=3e-5"]
-    classifier, _ = build_classifier(config.check(composed(*overrides)))
-    head, backbone = classifier.configure_optimizers().param_groups
+    module, _ = build_module(config.check(composed(*overrides)))
+    head, backbone = module.configure_optimizers().param_groups
     assert (head["lr"], backbone["lr"]) == (1e-3, 3e-5)
-    frozen, _ = build_classifier(config.check(composed()))
+    frozen, _ = build_module(config.check(composed()))
     assert len(frozen.configure_optimizers().param_groups) == 1
 
 
@@ -159,11 +160,11 @@ def test_frozen_backbone_stays_as_it_was(
 ) -> None:
     weights = tmp_path / "backbone.pt"
     torch.manual_seed(3)
-    start, _ = build_classifier(config.check(composed()))
-    torch.save(start.backbone.model.state_dict(), weights)
+    start, _ = build_module(config.check(composed()))
+    torch.save(start.classifier.backbone.model.state_dict(), weights)
     folder = trained(tmp_path / "run", f"backbone.weights={weights}", "balance=false")
     after = load_classifier(folder / "checkpoints" / "best.ckpt").backbone.model.state_dict()
-    for name, value in start.backbone.model.state_dict().items():
+    for name, value in start.classifier.backbone.model.state_dict().items():
         assert torch.equal(after[name], value), name
     described = json.loads((folder / "metrics.json").read_text())["meta"]["weights"]
     assert described["name"] == "backbone.pt"
@@ -250,18 +251,18 @@ def test_automatic_batch_size_is_the_largest_that_fits(
     datamodule = build_datamodule(settings)
     datamodule.prepare_data()
     datamodule.setup()
-    classifier, _ = build_classifier(settings)
-    real = classifier.training_step
+    module, _ = build_module(settings)
+    real = module.training_step
 
     def step(batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         if len(batch["target"]) > 8:
             raise RuntimeError("CUDA out of memory.")
         return real(batch, batch_idx)
 
-    monkeypatch.setattr(classifier, "training_step", step)
+    monkeypatch.setattr(module, "training_step", step)
     lightning, _ = trainer.build_trainer(settings, tmp_path, "32-true")
-    with trainer.quiet_lightning():
-        assert trainer.find_batch_size(lightning, classifier, datamodule) == 8
+    with trainer.quiet_lightning(module):
+        assert trainer.find_batch_size(lightning, module, datamodule) == 8
     assert datamodule.batch_size == 8
 
 
@@ -270,22 +271,61 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_images(
 ) -> None:
     settings = config.check(composed("trainer.max_epochs=2", "trainer.batch_size=7"))
     datamodule = build_datamodule(settings)
-    classifier, _ = build_classifier(settings)
-    real = classifier.training_step
+    module, _ = build_module(settings)
+    real = module.training_step
     steps: list[tuple[int, int, float]] = []
 
     def step(batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         loss = real(batch, batch_idx)
-        steps.append((classifier.current_epoch, len(batch["target"]), float(loss.detach())))
+        steps.append((module.current_epoch, len(batch["target"]), float(loss.detach())))
         return loss
 
-    monkeypatch.setattr(classifier, "training_step", step)
+    monkeypatch.setattr(module, "training_step", step)
     lightning, history = trainer.build_trainer(settings, tmp_path, "32-true")
-    with trainer.quiet_lightning():
-        lightning.fit(classifier, datamodule=datamodule)
+    with trainer.quiet_lightning(module):
+        lightning.fit(module, datamodule=datamodule)
     done = pd.DataFrame(steps, columns=["epoch", "images", "loss"])
     assert done["images"].min() < done["images"].max(), "else the weights do not matter"
     for row in history.rows:
         epoch = done[done["epoch"] == row["epoch"]]
         mean = np.average(epoch["loss"], weights=epoch["images"])
         assert row["train/loss"] == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize("trainable", ["none", "last_stage", "all"])
+def test_what_is_trained_is_in_training_mode_and_the_rest_never(
+    composed: Callable[..., DictConfig], tmp_path: Path, trainable: str
+) -> None:
+    """In every step, also after a validation epoch; running statistics follow the mode."""
+    settings = config.check(composed("trainer.max_epochs=2", f"backbone.trainable={trainable}"))
+    datamodule = build_datamodule(settings)
+    module, _ = build_module(settings)
+    network = module.classifier.backbone.model
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    real, modes = module.training_step, []
+
+    def step(batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        modes.append({name: part.training for name, part in module.classifier.named_modules()})
+        return real(batch, batch_idx)
+
+    module.training_step = step  # type: ignore[method-assign]
+    lightning, _ = trainer.build_trainer(settings, tmp_path, "32-true")
+    with trainer.quiet_lightning(module):
+        lightning.fit(module, datamodule=datamodule)
+    last_stage = tuple(f"{name}." for name in settings.backbone.last_stage)
+    norms = {
+        name
+        for name, part in network.named_modules()
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+    }
+    for name in norms:
+        trains = trainable == "all" or (trainable == "last_stage" and name.startswith(last_stage))
+        after = network.state_dict()
+        assert {mode[f"backbone.model.{name}"] for mode in modes} == {trains}, name
+        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+            same = torch.equal(before[f"{name}.{buffer}"], after[f"{name}.{buffer}"])
+            assert same != trains, f"{name}.{buffer}"
+    assert all(mode["head"] and mode["head.classify.0"] for mode in modes)
+    steps = len(modes)
+    tracked = {int(network.state_dict()[f"{name}.num_batches_tracked"]) for name in norms}
+    assert tracked <= {0, steps} and (steps in tracked) == (trainable != "none")

@@ -1,0 +1,106 @@
+"""The classifier as a LightningModule: loss, optimiser, and metrics over all predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch.nn import functional as F
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_f1_score,
+    binary_recall,
+    binary_specificity,
+)
+
+from cardiomegaly.config import BackboneConfig
+from cardiomegaly.model.classifier import CardiomegalyClassifier
+
+EPOCH_METRICS: dict[str, Callable[..., torch.Tensor]] = {
+    "auroc": binary_auroc,
+    "average_precision": binary_average_precision,
+    "f1": binary_f1_score,
+    "sensitivity": binary_recall,
+    "specificity": binary_specificity,
+}
+
+
+class CardiomegalyModule(LightningModule):
+    """Trains a `CardiomegalyClassifier`.
+
+    A batch is a dict with `target` (B,), `index` (B,) and either `image` (B, 1, H, W) or
+    `features` (B, C, h, w), the frozen backbone's output computed beforehand.
+
+    Args:
+        backbone: fields of `BackboneConfig`, as plain containers, so that a checkpoint can be
+            loaded without this project's configuration. Weights are loaded by the caller.
+        head: `_target_` and options of the head.
+        learning_rate: of the head.
+    """
+
+    def __init__(
+        self, backbone: dict[str, Any], head: dict[str, Any], learning_rate: float
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.learning_rate = learning_rate
+        self.backbone_learning_rate = float(backbone["learning_rate"])
+        self.classifier = CardiomegalyClassifier(BackboneConfig(**backbone), head)
+        self._trained: list[tuple[torch.Tensor, int]] = []
+        self._validated: list[dict[str, torch.Tensor]] = []
+
+    def on_train_epoch_start(self) -> None:
+        """Forget losses of a search for the batch size."""
+        self._trained = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Binary cross-entropy of a batch; the epoch's is logged with the last batch.
+
+        Lightning's own sum over an epoch takes 1 ms a step, where a step from features takes 14.
+        """
+        logits = self.classifier.logits(batch)
+        loss = F.binary_cross_entropy_with_logits(logits, batch["target"])
+        self._trained.append((loss.detach(), len(logits)))
+        if self.trainer.is_last_batch:
+            losses, images = zip(*self._trained, strict=True)
+            share = torch.tensor(images, dtype=loss.dtype, device=loss.device) / sum(images)
+            mean = torch.dot(torch.stack(losses), share)
+            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        """Keep logits: metrics need all of them at once."""
+        logits = self.classifier.logits(batch)
+        self._validated.append(
+            {"logits": logits, "target": batch["target"], "index": batch["index"]}
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over every validation image, each counted once whatever the number of ranks."""
+        batches, self._validated = self._validated, []
+        logits, target, index = (
+            torch.cat([batch[key] for batch in batches]) for key in ("logits", "target", "index")
+        )
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather((logits, target, index))
+            logits, target, index = (part.flatten() for part in gathered)
+            first = {int(position): place for place, position in reversed(list(enumerate(index)))}
+            once = torch.tensor(list(first.values()), device=index.device)
+            logits, target = logits[once], target[once]
+        loss = F.binary_cross_entropy_with_logits(logits, target)
+        metrics = {"val/loss": loss}
+        probability, label = logits.sigmoid(), target.long()
+        for name, metric in EPOCH_METRICS.items():
+            metrics[f"val/{name}"] = metric(probability, label)
+        self.log_dict(metrics, rank_zero_only=False, batch_size=len(logits))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam; the backbone's trained part at its own learning rate."""
+        groups = [{"params": list(self.classifier.head.parameters()), "lr": self.learning_rate}]
+        trained = [p for p in self.classifier.backbone.parameters() if p.requires_grad]
+        if trained:
+            groups.append({"params": trained, "lr": self.backbone_learning_rate})
+        return torch.optim.Adam(groups, fused=True)
