@@ -1,9 +1,10 @@
 """Measure loading, training and memory on this machine, in one table.
 
-  python -m benchmarks.__main__ --quick            3 minutes on 2 cores
-  python -m benchmarks.__main__ originals=FOLDER   about 25 minutes
+  python -m benchmarks --quick            3 minutes on 2 cores
+  python -m benchmarks originals=FOLDER   about 25 minutes
 
-Medians of several runs; what is compared runs in turn. Run it on an otherwise idle machine.
+Medians of several rounds; what is compared runs in turn. Run it on an otherwise idle machine.
+docs/speed.md says what the letters mean.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks import epochs, loading, memory, steps, table
+from benchmarks import epochs, loading, steps, table
 from benchmarks.material import FULL, QUICK, Effort, Material
 from cardiomegaly import UserError, cli
 from cardiomegaly.training.device import keep_freed_memory
@@ -23,17 +24,19 @@ from cardiomegaly.training.trainer import quiet_lightning
 
 MEASUREMENTS = {  # letters of the rows -> what yields them
     "a": loading.loader,
-    "bc": epochs.steps,
+    "bc": epochs.training_steps,
     "d": epochs.reused,
     "e": loading.cache_building,
-    "f": memory.peak,
+    "f": loading.loader_memory,
     "g": loading.labels_to_split,
     "h": steps.against_timm,
     "i": steps.compiled,
     "j": epochs.gpu,
-    "k": steps.parts,
+    "k": steps.means,
+    "l": epochs.whole_runs,
 }
 LETTERS = "".join(MEASUREMENTS)
+SLOW = "hikl"  # left out by --quick
 
 
 @dataclass
@@ -67,25 +70,20 @@ def act(options: Options, words: list[str], effort: Effort | None = None) -> Non
         UserError: an option cannot be used as it is.
     """
     check(options)
+    effort = effort or (QUICK if options.quick else FULL)
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     output = Path(options.output or Path("outputs") / "bench" / now)
     output.mkdir(parents=True, exist_ok=True)
     facts = table.machine(words)
-    if warning := table.busy(facts):
-        print(f"warning: {warning}", file=sys.stderr)
-    start = time.perf_counter()
+    print(table.busy(facts), file=sys.stderr)
     rows: list[table.Row] = []
     with tempfile.TemporaryDirectory(prefix="cardiomegaly-bench-") as folder:
-        material = Material(
-            effort or (QUICK if options.quick else FULL),
-            Path(folder),
-            Path(options.originals) if options.originals else None,
-            Path(options.labels) if options.labels else None,
+        originals, labels = (
+            Path(path) if path else None for path in (options.originals, options.labels)
         )
         try:
-            measure(material, options.only, rows)
+            measure(Material(effort, Path(folder), originals, labels), options.only, rows)
         finally:  # an hour's rows are not lost because one could not be measured
-            facts["seconds"] = round(time.perf_counter() - start)
             table.save(output, rows, facts)
     print("\n" + table.markdown(rows, facts))
     print(f"saved as {output / 'bench.md'} and {output / 'bench.json'}")
@@ -96,43 +94,27 @@ def measure(material: Material, letters: str, rows: list[table.Row]) -> None:
     keep_freed_memory()  # as a training does
     with quiet_lightning():
         for keys, measurement in MEASUREMENTS.items():
-            if not set(keys) & set(letters):
+            if not set(keys) & set(letters) or (keys in SLOW and not material.effort.thorough):
                 continue
             start = time.perf_counter()
             for row in measurement(material):
-                if row.key in letters:
-                    rows.append(row)
-                    print(progress(row, time.perf_counter() - start), flush=True)
+                rows.append(row)
+                print(*row.cells, f"[{time.perf_counter() - start:.0f} s]", flush=True)
                 start = time.perf_counter()
-
-
-def progress(row: table.Row, seconds: float) -> str:
-    """One short line on a row that has come."""
-    key, what, measured, against, ratio, _ = row.cells()
-    compared = f", {ratio} x {against}" if ratio else ""
-    return f"({key}) {what}: {measured}{compared}  [{seconds:.0f} s]"
 
 
 def check(options: Options) -> None:
     """Refuse what would fail minutes later.
 
     Raises:
-        UserError: a letter is unknown, or a folder holds no PNG.
-        UserError: a folder or file is absent.
+        UserError: a letter is unknown, a folder holds no PNG, or a file is not there.
     """
-    unknown = [letter for letter in options.only if letter not in LETTERS]
-    if unknown or not options.only:
+    if not options.only or not set(options.only) <= set(LETTERS):
         raise UserError(f"only: must be letters of {LETTERS}, got {options.only!r}")
-    if options.originals is not None:
-        folder = Path(options.originals)
-        if not folder.is_dir():
-            raise UserError(f"originals: no folder {options.originals!r}")
-        if not any(path.suffix.lower() == ".png" for path in folder.rglob("*")):
-            raise UserError(f"originals: {options.originals!r} holds no PNG")
+    if options.originals is not None and not any(Path(options.originals).rglob("*.png")):
+        raise UserError(f"originals: {options.originals!r} is no folder that holds PNGs")
     if options.labels is not None and not Path(options.labels).is_file():
         raise UserError(f"labels: no file {options.labels!r}")
-    if options.output is not None and Path(options.output).is_file():
-        raise UserError(f"output: {options.output!r} is a file; give a folder")
 
 
 if __name__ == "__main__":

@@ -1,62 +1,54 @@
-"""From files to batches, without a network: loader, cache building, labels to split."""
+"""Without a network: loader, cache building, labels to split, memory of the loaders."""
 
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
+import psutil
 import torch
 from PIL import Image
 from torchvision import transforms as T
 
 from benchmarks.material import Material
-from benchmarks.table import Row, compared
-from benchmarks.timing import in_turn, one_thread, rate
+from benchmarks.table import Row
+from benchmarks.timing import Rate, fresh_process, in_turn, rate
 from cardiomegaly.config import AugmentConfig
 from cardiomegaly.data import images as cache
 from cardiomegaly.data.labels import read_labels
 from cardiomegaly.data.split import check_split, draw_cohort, split_cohort
+from cardiomegaly.data.store import RowStore
+from cardiomegaly.training.run import build_datamodule
 
-PILLOW_SHARE = 20  # the usual pipeline is that much slower: it gets fewer images a round
+LOADED, USUAL = 480, 8  # images of a round of the loader, and of the usual one, which is slower
+DECODED = 256  # images of a cache
+WORKERS, READINGS = 4, 20
+GIB = 2**30
 
 
 def loader(material: Material) -> Iterator[Row]:
     """(a) Images a second and core from the cache, against torchvision and PIL on the PNGs."""
-    config = material.config("data.workers=0")
-    size = config.backbone.image_size
-    batches = material.datamodule(config, material.effort.loaded).train_dataloader()
-    usual = usual_pipeline(size, config.augment)
-    paths = cycle(material.originals["path"])
-    few = max(1, material.effort.loaded // PILLOW_SHARE)
-
-    def own() -> int:
-        return sum(len(batch["target"]) for batch in batches)
-
-    def torchvision_and_pil() -> int:
-        return len([usual(path) for path in islice(paths, few)])
-
-    with one_thread():
-        own(), torchvision_and_pil()
-        measures: dict[str, Callable[[], float]] = {
-            "from the cache": lambda: rate(own),
-            "torchvision and PIL": lambda: rate(torchvision_and_pil),
-        }
-        runs = in_turn(measures, material.effort.repeats)
-    note = (
-        f"one process and thread; {material.origin}; the usual pipeline decodes, widens to RGB, "
-        f"scales, flips, turns and zooms at once, and normalises; from the cache a {size} px image "
-        f"arrives as one channel of uint8, augmented with augment={config.augment.name}"
-    )
-    yield compared("a", f"loader, {size} px, one core", runs, at_least=20, note=note)
+    config, seconds = material.config("data.workers=0"), material.effort.seconds
+    batches = material.datamodule(config, LOADED).train_dataloader()
+    usual = usual_pipeline(config.backbone.image_size, config.augment)
+    paths = np.resize(material.originals["path"].to_numpy(), USUAL)
+    cv2.setNumThreads(1)
+    measures: dict[str, Rate] = {
+        "from the cache": lambda: rate(lambda: list(batches), LOADED, seconds, threads=1),
+        "torchvision and PIL": lambda: rate(
+            lambda: list(map(usual, paths)), USUAL, seconds, threads=1
+        ),
+    }
+    runs = in_turn(measures, material.effort.rounds)
+    yield Row("a", f"loader, {config.backbone.image_size} px, one core", runs, goal=20)
 
 
 def usual_pipeline(size: int, augment: AugmentConfig) -> Callable[[str], torch.Tensor]:
@@ -80,69 +72,82 @@ def usual_pipeline(size: int, augment: AugmentConfig) -> Callable[[str], torch.T
 
 
 def cache_building(material: Material) -> Iterator[Row]:
-    """(e) Images a second into the cache, against decoding alone, on all cores."""
-    size = material.config().backbone.image_size
-    n = material.effort.decoded
+    """(e) Images a second into the cache, against decoding bytes in memory, on all cores."""
+    size, seconds = material.config().backbone.image_size, material.effort.seconds
     originals = material.originals
-    images = originals.iloc[np.resize(np.arange(len(originals)), n)].reset_index(drop=True)
+    images = originals.iloc[np.resize(np.arange(len(originals)), DECODED)].reset_index(drop=True)
     images["row"] = images.index
     data = {path: np.fromfile(path, np.uint8) for path in originals["path"]}
-    coded = [data[path] for path in images["path"]]
 
-    def build() -> int:
-        with tempfile.TemporaryDirectory(dir=material.folder) as place:
-            store = cache.open_cache(images, material.folder, Path(place), size)
-            return len(cache.fill_cache(store, images, progress=False))
+    def build() -> None:
+        with tempfile.TemporaryDirectory(dir=material.folder) as folder:
+            store = cache.open_cache(images, material.folder, Path(folder), size)
+            cache.fill_cache(store, images, progress=False)
 
-    measures: dict[str, Callable[[], float]] = {
-        "building the cache": lambda: rate(build),
-        "decoding alone": lambda: rate(lambda: decode_all(coded)),
-    }
-    runs = in_turn(measures, material.effort.repeats)
-    note = (
-        f"{n} files of {material.origin}, on all cores; decoding alone is OpenCV on bytes in "
-        "memory, without reading, scaling and writing"
-    )
-    yield compared("e", f"cache building, {size} px", runs, at_least=0.8, note=note)
-
-
-def decode_all(coded: list[np.ndarray]) -> int:
-    """Decode PNGs in memory to grey, one image a thread, a thread a core."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    def decode() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            grey = pool.map(lambda png: cv2.imdecode(png, cv2.IMREAD_GRAYSCALE) is not None, coded)
-            return sum(grey)
-    finally:
-        cv2.setNumThreads(before)
+            list(pool.map(lambda path: cv2.imdecode(data[path], 0) is not None, images["path"]))
+
+    cv2.setNumThreads(1)
+    measures = {
+        "building the cache": lambda: rate(build, DECODED, seconds),
+        "decoding alone": lambda: rate(decode, DECODED, seconds),
+    }
+    runs = in_turn(measures, material.effort.rounds)
+    yield Row("e", f"cache building, {size} px, {len(originals)} PNGs", runs, goal=0.8)
 
 
 def labels_to_split(material: Material) -> Iterator[Row]:
     """(g) Seconds from a label file of full length to a checked split by patient."""
-    path, effort = material.labels, material.effort
-    config = material.config("cohort=study")
-    fractions = config.split.fractions
-    runs = {
-        "study": [seconds_to_split(path, "study", fractions) for _ in range(effort.repeats)],
-        "all": [seconds_to_split(path, "all", fractions)],
-    }
-    value = statistics.median(runs["study"])
-    rows = len(pd.read_csv(path, usecols=[0]))
-    source = "generated" if material.given_labels is None else path.name
-    yield Row(
-        "g", f"labels to split, {rows:,} rows", value=value, unit="s", goal="under 3 s",
-        met=value < 3, runs=runs,
-        note=f"label file: {source}; cohort=study; with cohort=all "
-        f"{runs['all'][0]:.2f} s",
-    )  # fmt: skip
+    seconds = []
+    for _ in range(material.effort.rounds):
+        start = time.perf_counter()
+        labelled = read_labels(material.labels)
+        table = draw_cohort(labelled, "study")
+        table["split"] = split_cohort(table, "patient", (0.8, 0.08, 0.12), seed=42)
+        check_split(table, leaks_allowed=False)
+        seconds.append(time.perf_counter() - start)
+    yield Row("g", f"labels to split, {len(labelled):,} rows", {"s": seconds}, "s", goal=3)
 
 
-def seconds_to_split(path: Path, cohort: str, fractions: list[float]) -> float:
-    """Read labels, draw the cohort, split it and check the split."""
-    start = time.perf_counter()
-    drawn = draw_cohort(read_labels(path), cohort)
-    train, val, test = fractions
-    drawn["split"] = split_cohort(drawn, "patient", (train, val, test), seed=42)
-    check_split(drawn, leaks_allowed=False)
-    return time.perf_counter() - start
+def loader_memory(material: Material) -> Iterator[Row]:
+    """(f) Peak memory of the loaders on all of NIH's images."""
+    effort = material.effort
+    what = f"memory, {effort.rows:,} images, {WORKERS} workers"
+    if not psutil.LINUX:
+        yield Row("f", what, note="left out: only Linux tells the memory of a process tree")
+        return
+    with fresh_process(partial, read_all, material) as measure:
+        readings = measure()
+    growth = max(0.0, readings[-1] - readings[len(readings) // 2]) / (effort.read / 2)
+    expected = max(readings) + growth * (effort.rows - effort.read)
+    note = (
+        f"{max(readings):.2f} GiB (PSS of the process tree) when {effort.read:,} images are read, "
+        f"{growth * 1e4:.3f} GiB more for each 10,000: the sum is that of all of them"
+    )
+    yield Row("f", what, {"loaders": [expected]}, "GiB", goal=2, note=note)
+
+
+def read_all(material: Material) -> list[float]:
+    """Load training batches of a data set as long as NIH's; PSS as it goes, in GiB."""
+    effort = material.effort
+    config = material.config(f"data.workers={WORKERS}", "balance=false")
+    size = config.backbone.image_size
+    store = RowStore(material.folder / "sparse", effort.rows, (size, size), "uint8")
+    store.create({})
+    table = read_labels(material.labels)
+    table = table.iloc[np.resize(np.arange(len(table)), effort.rows)].reset_index(drop=True)
+    table["row"] = table.index
+    datamodule = build_datamodule(config)
+    datamodule.images, datamodule.parts = store, {"train": table}
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 on 2 cores
+    seen, readings = 0, list[float]()
+    for batch in datamodule.train_dataloader():
+        seen += len(batch["target"])
+        if seen >= (len(readings) + 1) * effort.read / READINGS:
+            process = psutil.Process()
+            tree = (process, *process.children(recursive=True))
+            readings.append(sum(p.memory_full_info().pss for p in tree) / GIB)
+        if seen >= effort.read:
+            break
+    return readings

@@ -1,240 +1,157 @@
-"""A training step on one batch in memory: without Lightning and without a loader."""
+"""A training step or a forward pass on one batch in memory: no Lightning and no loader."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import timm
 import torch
 from torch.nn import functional as F
 
-from benchmarks.apart import Apart
 from benchmarks.material import Material
-from benchmarks.table import Row, compared
-from benchmarks.timing import in_turn, rate, torch_defaults
+from benchmarks.table import Row
+from benchmarks.timing import Rate, fresh_process, in_turn, rate
 from cardiomegaly.config import Config
 from cardiomegaly.model.predictor import autocast
 from cardiomegaly.training.device import choose_precision, keep_freed_memory
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.run import build_module
 
-Batch = dict[str, torch.Tensor]
-FEWEST_STEPS, MOST_STEPS = 2, 500  # in a timed stretch
-PLAIN = "plain float32"
-PARTS_OF = ("mobilenetv1", "resnet152v2")  # of (k): the lightest and the heaviest
-KEPT = ("and memory kept", "and that in bfloat16", "and batch norms folded")
 CPU = torch.device("cpu")
+PLAIN = "plain float32"
+MEANS = {  # of (k) -> channels last, memory kept, precision, batch norms folded
+    PLAIN: (False, False, "32-true", False),
+    "channels last": (True, False, "32-true", False),
+    "and memory kept": (True, True, "32-true", False),
+    "and that in bfloat16": (True, True, "bf16-mixed", False),
+    "and batch norms folded": (True, True, "32-true", True),
+}
+MEANS_OF = ("mobilenetv1", "resnet152v2")  # the lightest and the heaviest
 
 
-class MemoryStep:
-    """Forward, backward and optimiser on the same batch over and over.
-
-    Args:
-        classifier: to train; on the device of the batch.
-        batch: `image` and `target`.
-        precision: Lightning's word for it.
-        logits: of the batch; the classifier's own where not given.
-    """
-
-    def __init__(
-        self,
-        module: CardiomegalyModule,
-        batch: Batch,
-        precision: str,
-        logits: Callable[[Batch], torch.Tensor] | None = None,
-    ) -> None:
-        self.batch = batch
-        self.autocast = autocast(batch["target"].device, precision)
-        self.logits = logits or module.classifier.logits
-        self.optimiser = module.train().configure_optimizers()
-
-    def __call__(self) -> None:
-        """One step."""
-        with self.autocast:
-            logits = self.logits(self.batch)
-            loss = F.binary_cross_entropy_with_logits(logits, self.batch["target"])
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-
-    def rate(self, steps: int) -> float:
-        """Images a second over this many steps."""
-
-        def work() -> int:
-            for _ in range(steps):
-                self()
-            return steps * len(self.batch["target"])
-
-        with torch_defaults():
-            self()  # the caches hold something else
-            return rate(work)
-
-    def steps_for(self, seconds: float) -> int:
-        """How many steps take about this long."""
-        images_per_second = self.rate(1)
-        steps = round(seconds * images_per_second / len(self.batch["target"]))
-        return min(max(steps, FEWEST_STEPS), MOST_STEPS)
-
-
-def build(config: Config, device: torch.device) -> CardiomegalyModule:
+def build(config: Config, device: torch.device = CPU) -> CardiomegalyModule:
     """The model as a training has it: on its device, channels last."""
-    module, _ = build_module(config)
-    return module.to(device, memory_format=torch.channels_last)
+    return build_module(config)[0].to(device, memory_format=torch.channels_last)
 
 
-def some_batch(config: Config, device: torch.device) -> Batch:
-    """One batch of noise."""
-    size, n = config.backbone.image_size, config.trainer.batch_size
+def noise(config: Config, device: torch.device = CPU) -> dict[str, torch.Tensor]:
+    """One batch."""
+    size, n = config.backbone.image_size, int(config.trainer.batch_size)
     image = torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8)
     return {"image": image.to(device), "target": (torch.arange(n) % 2).float().to(device)}
 
 
-def plain_step(config: Config) -> Callable[[int], float]:
-    """The same step as torch's defaults have it, float32 and channels first, on the processor.
+def step_in_memory(
+    module: CardiomegalyModule, config: Config, precision: str, seconds: float
+) -> Rate:
+    """Forward, backward and optimiser on the same batch over and over."""
+    batch = noise(config, module.device)
+    optimiser = module.train().configure_optimizers()
 
-    To be made in a fresh process, where memory goes back to the kernel as it usually does.
-    """
-    module, _ = build_module(config)
+    def step() -> None:
+        with autocast(module.device, precision):
+            logits = module.classifier.logits(batch)
+            loss = F.binary_cross_entropy_with_logits(logits, batch["target"])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return partial(rate, step, len(batch["target"]), seconds)
+
+
+def plain_step(config: Config, seconds: float) -> Rate:
+    """The same step as torch's defaults have it, float32 and channels first, on the processor."""
+    module = build_module(config)[0]
+    leave_unfolded(module, torch.contiguous_format)
+    return step_in_memory(module, config, "32-true", seconds)
+
+
+def leave_unfolded(module: CardiomegalyModule, order: torch.memory_format) -> None:
+    """Let the frozen backbone keep its batch norms and take its input in this order of memory."""
     backbone = module.classifier.backbone
 
-    def logits(batch: Batch) -> torch.Tensor:
-        with torch.no_grad():
-            image = torch.addcmul(backbone.shift, batch["image"].float(), backbone.scale)
-            features = backbone.model.forward_features(image.contiguous())
-        return module.classifier.head(features).logits
-
-    return MemoryStep(module, some_batch(config, CPU), "32-true", logits).rate
-
-
-def parts(material: Material) -> Iterator[Row]:
-    """(k) What each of the means gives, one after the other, in the forward pass of a backbone."""
-    if not material.effort.thorough:
-        yield Row("k", "forward alone, one thing after the other", note="left out by --quick")
-        return
-    for name in (name for name in PARTS_OF if name in material.effort.backbones):
-        config = material.images_config(name)
-        with Apart(_by_default, config) as default, Apart(_memory_kept, config) as kept:
-            measures = {
-                PLAIN: partial(default, PLAIN),
-                "channels last": partial(default, "channels last"),
-                **{what: partial(kept, what) for what in KEPT},
-            }
-            runs = in_turn(measures, material.effort.repeats)
-        for what in list(runs)[1:]:
-            pair = {what: runs[what], PLAIN: runs[PLAIN]}
-            yield compared("k", f"{name}, forward: {what}", pair)
-
-
-def _by_default(config: Config) -> Callable[[str], float]:
-    """Images a second, forward, in a process that returns freed memory to the kernel."""
-    measures = {
-        PLAIN: _forward(config, torch.contiguous_format),
-        "channels last": _forward(config, torch.channels_last),
-    }
-    return lambda what: measures[what]()
-
-
-def _memory_kept(config: Config) -> Callable[[str], float]:
-    """Images a second, forward, channels last, in a process that keeps it."""
-    keep_freed_memory()
-    whole = _forward(config, torch.channels_last)
-    bfloat16 = _forward(config, torch.channels_last, "bf16-mixed")
-    folded = _forward(config, torch.channels_last, folded=True)
-    measures = dict(zip(KEPT, (whole, bfloat16, folded), strict=True))
-    return lambda what: measures[what]()
-
-
-def _forward(
-    config: Config, order: torch.memory_format, precision: str = "32-true", folded: bool = False
-) -> Callable[[], float]:
-    backbone = build_module(config)[0].to(memory_format=order).classifier.backbone
-    image = some_batch(config, CPU)["image"]
-
-    def whole() -> Any:
+    @torch.no_grad()
+    def forward(image: torch.Tensor) -> torch.Tensor:
         normalised = backbone.normalise(image).contiguous(memory_format=order)
         return backbone.model.forward_features(normalised)
 
-    def work() -> int:
-        if folded:
-            backbone(image)
-        else:
-            whole()
-        return len(image)
+    backbone.forward = forward  # type: ignore[method-assign]
 
-    def measured() -> float:
+
+def forward_pass(
+    config: Config, last: bool, keep: bool, precision: str, folded: bool, seconds: float
+) -> Rate:
+    """Images a second through a frozen backbone by the means of (k)."""
+    if keep:
+        keep_freed_memory()
+    order = torch.channels_last if last else torch.contiguous_format
+    module, batch = build_module(config)[0].to(memory_format=order), noise(config)
+    if not folded:
+        leave_unfolded(module, order)
+
+    def work() -> None:
         with torch.no_grad(), autocast(CPU, precision):
-            work()
-            return rate(work)
+            module.classifier.backbone(batch["image"])
 
-    return measured
+    return partial(rate, work, len(batch["image"]), seconds)
+
+
+def means(material: Material) -> Iterator[Row]:
+    """(k) What each of the means gives, one after the other, in the forward pass of a backbone."""
+    effort = material.effort
+    for name in (name for name in MEANS_OF if name in effort.backbones):
+        config = material.backbone_config(name)
+        with ExitStack() as stack:
+            measures = {
+                what: stack.enter_context(
+                    fresh_process(forward_pass, config, *chosen, effort.seconds)
+                )
+                for what, chosen in MEANS.items()
+            }
+            runs = in_turn(measures, effort.rounds)
+        for what in list(MEANS)[1:]:
+            yield Row("k", f"{name}, forward: {what}", {what: runs[what], PLAIN: runs[PLAIN]})
 
 
 def against_timm(material: Material) -> Iterator[Row]:
-    """(h) The frozen ResNet152V2 against timm's network of the same depth."""
-    if not material.effort.thorough:
-        yield Row("h", "frozen resnet152v2", note="left out by --quick")
-        return
-    config = material.config("backbone=resnet152v2")
-    device, batch = torch.device("cpu"), config.trainer.batch_size
-    size = config.backbone.image_size
-    image = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    precision = choose_precision(config.trainer)
+    """(h) The frozen ResNet152V2 against timm's network of the same depth, forward alone."""
+    config = material.backbone_config("resnet152v2")
+    precision, n = choose_precision(config.trainer), int(config.trainer.batch_size)
+    image = build(config).classifier.backbone.normalise(noise(config)["image"])
 
-    def forward(name: str) -> Callable[[], float]:
-        model: Any = timm.create_model(name, num_classes=0, global_pool="").eval()
+    def measure(name: str) -> Rate:
+        model = timm.create_model(name, num_classes=0, global_pool="").eval()
         model.to(memory_format=torch.channels_last)
 
-        def work() -> int:
-            with torch.no_grad(), autocast(device, precision):
-                model.forward_features(image)
-            return batch
+        def work() -> None:
+            with torch.no_grad(), autocast(CPU, precision):
+                model.forward_features(image)  # type: ignore[operator]
 
-        work()
-        return lambda: rate(work)
+        return partial(rate, work, n, material.effort.seconds)
 
-    measures = {
-        "resnet152v2": forward(config.backbone.model),
-        "timm's resnetv2_152": forward("resnetv2_152"),
-    }
-    with torch_defaults():
-        runs = in_turn(measures, material.effort.repeats)
-    note = f"batches of {batch}, {precision}, channels last, forward alone"
-    yield compared("h", f"frozen resnet152v2, {size} px", runs, at_least=1, note=note)
+    names = {"resnet152v2": config.backbone.model, "timm's resnetv2_152": "resnetv2_152"}
+    runs = in_turn({what: measure(name) for what, name in names.items()}, material.effort.rounds)
+    yield Row("h", f"frozen resnet152v2, {config.backbone.image_size} px", runs, goal=1)
 
 
 def compiled(material: Material) -> Iterator[Row]:
     """(i) The frozen step with torch.compile against without."""
-    name = material.effort.backbones[0]
-    what = f"torch.compile, frozen {name}"
-    if not material.effort.thorough:
-        yield Row("i", what, note="left out by --quick: compiling takes a minute and more")
-        return
+    name, seconds = material.effort.backbones[0], material.effort.seconds
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(material.folder / "inductor")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = material.config(f"backbone={name}", "trainer=auto")
-    module, batch = build(config, device), some_batch(config, device)
+    config = material.backbone_config(name, "trainer=auto")
     precision = choose_precision(config.trainer)
-    module.classifier.backbone.compile()
-    step = MemoryStep(module, batch, precision)
-    start = time.perf_counter()
-    try:
-        step()
-    except RuntimeError as error:  # no C++ compiler, for example
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        yield Row("i", what, note=f"left out, cannot compile here: {reason}")
-        return
-    seconds = time.perf_counter() - start
-    steps = step.steps_for(material.effort.seconds)
-    usual = MemoryStep(build(config, device), batch, precision)
-    usual()
-    measures: dict[str, Callable[[], float]] = {
-        "compiled": lambda: step.rate(steps),
-        "not compiled": lambda: usual.rate(steps),
+    fast, usual = build(config, device), build(config, device)
+    fast.classifier.backbone.compile()
+    measures = {
+        "compiled": step_in_memory(fast, config, precision, seconds),
+        "not compiled": step_in_memory(usual, config, precision, seconds),
     }
-    runs = in_turn(measures, material.effort.repeats)
-    note = f"{device}, {precision}; the first step took {seconds:.0f} s"
-    yield compared("i", what, runs, note=note)
+    what = f"torch.compile, frozen {name}"
+    try:
+        yield Row("i", what, in_turn(measures, material.effort.rounds))
+    except RuntimeError as error:  # no C++ compiler, for example
+        yield Row("i", what, note=f"left out, cannot compile here: {error}".splitlines()[0])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import statistics
-import sys
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from benchmarks.timing import Runs, median_ratio
+from benchmarks.timing import Runs
 from cardiomegaly import __version__
 from cardiomegaly.training.record import write_json, write_text
 
@@ -29,72 +28,56 @@ class Row:
     Attributes:
         key: letter of the measurement.
         what: was measured.
-        value, unit: median of the runs; None where the measurement was left out.
-        reference, reference_value: what it is compared with, in the same unit.
-        ratio: median over the rounds of value by reference.
-        goal, met: what it should be, and whether it is.
+        runs: its value in each round, then that of what it is compared with in the same rounds;
+            empty where the measurement was left out.
+        unit: of the values.
+        goal: the least that the ratio should be, or where nothing is compared the most that the
+            value should be.
         note: how it was measured, or why it was not.
-        runs: every single run.
     """
 
     key: str
     what: str
-    value: float | None = None
-    unit: str = "images/s"
-    reference: str = ""
-    reference_value: float | None = None
-    ratio: float | None = None
-    goal: str = ""
-    met: bool | None = None
-    note: str = ""
     runs: Runs = field(default_factory=dict)
+    unit: str = "images/s"
+    goal: float | None = None
+    note: str = ""
 
+    @property
+    def ratio(self) -> float | None:
+        """Median over the rounds of the first by the second value of the same round."""
+        if len(self.runs) < 2:
+            return None
+        return statistics.median(a / b for a, b in zip(*self.runs.values(), strict=True))
+
+    @property
     def cells(self) -> tuple[str, ...]:
-        """What stands in the columns of `HEADER`."""
-        measured = "–" if self.value is None else f"{shown(self.value)} {self.unit}"  # noqa: RUF001
-        against = self.reference
-        if self.reference_value is not None:
-            against += f": {shown(self.reference_value)}"
-        ratio = "" if self.ratio is None else shown(self.ratio)
-        verdict = {True: ", met", False: ", not met", None: ""}[self.met]
-        return (self.key, self.what, measured, against, ratio, self.goal + verdict)
-
-
-def compared(key: str, what: str, runs: Runs, at_least: float | None = None, note: str = "") -> Row:
-    """A row on two speeds taken in turn: the first of `runs`, against the second."""
-    (own, other) = list(runs)[:2]
-    ratio = median_ratio(runs[own], runs[other])
-    return Row(
-        key,
-        what,
-        value=statistics.median(runs[own]),
-        reference=other,
-        reference_value=statistics.median(runs[other]),
-        ratio=ratio,
-        goal="" if at_least is None else f"ratio of at least {at_least:g}",
-        met=None if at_least is None else ratio >= at_least,
-        note=note,
-        runs={name: runs[name] for name in (own, other)},
-    )
-
-
-def shown(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        """What stands in the columns of `HEADER`: medians over the rounds, and their ratio."""
+        if not self.runs:
+            return (self.key, self.what, "left out", "", "", "")
+        value, *other = (statistics.median(values) for values in self.runs.values())
+        against = f"{list(self.runs)[1]}: {_digits(other[0])}" if other else ""
+        ratio, goal = "" if self.ratio is None else _digits(self.ratio), ""
+        if self.goal is not None:
+            met = value <= self.goal if self.ratio is None else self.ratio >= self.goal
+            side = "at most" if self.ratio is None else "at least"
+            goal = f"{side} {self.goal:g}, {'met' if met else 'not met'}"
+        return (self.key, self.what, f"{_digits(value)} {self.unit}", against, ratio, goal)
 
 
 def machine(command: list[str]) -> dict[str, Any]:
     """What the figures depend on."""
-    cuda = torch.cuda.is_available()
+    capabilities = torch.cpu.get_capabilities()
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.__main__", *command]),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count() or 1,
+        "command": shlex.join(["python", "-m", "benchmarks", *command]),
+        "cpu": capabilities.get("cpu_name", platform.machine()),
+        "cores": psutil.cpu_count(),
         "threads": torch.get_num_threads(),
-        "bfloat16": torch.cpu._is_avx512_bf16_supported(),
-        "gpu": torch.cuda.get_device_name(0) if cuda else None,
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "bfloat16": capabilities.get("avx512_bf16", False),
+        "matrix_units": capabilities.get("amx_bf16", False),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "load": round(psutil.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -102,41 +85,33 @@ def machine(command: list[str]) -> dict[str, Any]:
     }
 
 
-def busy(facts: dict[str, Any]) -> str | None:
+def busy(facts: dict[str, Any]) -> str:
     """A warning where other programs were running."""
-    if facts["load"] is None or facts["load"] < BUSY * facts["cores"]:
-        return None
-    return (
-        f"other programs were running (load {facts['load']} on {facts['cores']} cores): the "
-        "speeds are too low, and ratios uncertain"
-    )
+    if facts["load"] < BUSY * facts["cores"]:
+        return ""
+    load = f"load {facts['load']} on {facts['cores']} cores"
+    return f"other programs were running ({load}): the speeds are too low, and ratios uncertain"
 
 
 def markdown(rows: list[Row], facts: dict[str, Any]) -> str:
     """The table, notes and machine as Markdown that can be read in a terminal too."""
-    table = [HEADER, *(row.cells() for row in rows)]
-    widths = [max(len(cells[column]) for cells in table) for column in range(len(HEADER))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        + " |" for cells in table
-    ]  # fmt: skip
+    table = [HEADER, *(row.cells for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [f"| {' | '.join(map(str.ljust, cells, widths))} |" for cells in table]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     notes = [f"- ({row.key}) {row.what}: {row.note}" for row in rows if row.note]
-    warning = busy(facts)
     about = [f"- {name}: {value}" for name, value in facts.items()]
-    parts = [lines, notes, [f"**{warning}**"] if warning else [], about]
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+    parts = [lines, notes, [busy(facts)], about]
+    return "\n\n".join("\n".join(part) for part in parts if any(part)) + "\n"
 
 
 def save(folder: Path, rows: list[Row], facts: dict[str, Any]) -> None:
     """Write `bench.json` and `bench.md`."""
-    write_json(folder / "bench.json", {"machine": facts, "rows": [asdict(row) for row in rows]})
+    results = [asdict(row) | {"ratio": row.ratio} for row in rows]
+    write_json(folder / "bench.json", {"machine": facts, "rows": results})
     write_text(folder / "bench.md", markdown(rows, facts))
 
 
-def _cpu_name() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _digits(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,67 +1,53 @@
-"""Speeds that can be compared although the machine drifts: in turn, several times, in one run."""
+"""Speeds that can be compared although the machine drifts: in turn, several rounds, in one run."""
 
 from __future__ import annotations
 
-import statistics
-import time
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
-import cv2
 import torch
+from torch.utils.benchmark import Timer
 
-Runs = dict[str, list[float]]  # what was measured -> its speed in each run
+Rate = Callable[[], float]  # images a second
+Runs = dict[str, list[float]]  # what was measured -> its value in each round
+_measure: Callable[[], Any]  # in the other process
 
 
-def in_turn(measures: Mapping[str, Callable[[], float]], repeats: int) -> Runs:
-    """Call all of them in turn, `repeats` times round (A B A B ...)."""
+def rate(work: Callable[[], object], images: int, seconds: float, threads: int = 0) -> float:
+    """Images a second of `work`, which does so many of them and is repeated for so many seconds."""
+    timer = Timer("work()", globals={"work": work}, num_threads=threads or torch.get_num_threads())
+    return images / timer.blocked_autorange(min_run_time=seconds).mean
+
+
+def in_turn(measures: Mapping[str, Rate], rounds: int) -> Runs:
+    """Call all of them in turn, `rounds` times (A B A B ...)."""
     runs: Runs = {name: [] for name in measures}
-    for _ in range(repeats):
+    for _ in range(rounds):
         for name, measure in measures.items():
             runs[name].append(measure())
     return runs
 
 
-def median_ratio(one: list[float], other: list[float]) -> float:
-    """Median over the rounds of one speed by the other of the same round."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
-
-
-def rate(work: Callable[[], int]) -> float:
-    """Images a second of `work`, which returns how many it did."""
-    synchronise()
-    start = time.perf_counter()
-    images = work()
-    synchronise()
-    return images / (time.perf_counter() - start)
-
-
-def synchronise() -> None:
-    """Wait for the GPU, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch and OpenCV use one thread each."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
+def fresh_process(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Iterator[Any]:
+    """Let `make(*arguments)` return a function in a new process; yield what calls it there.
+
+    How fast a process gets its memory depends on what it did before. So what torch's defaults are
+    worth can only be measured where nothing was changed and nothing else ran.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
+        pool.submit(_make, make, arguments).result()
+        yield lambda: pool.submit(_call).result()
 
 
-@contextmanager
-def torch_defaults() -> Iterator[None]:
-    """Undo for a while what a Trainer sets for the whole process: deterministic algorithms."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+def _make(make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+    global _measure
+    _measure = make(*arguments)
+
+
+def _call() -> Any:
+    return _measure()
