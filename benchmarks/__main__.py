@@ -36,7 +36,7 @@ MEASUREMENTS = {  # letters of the rows -> what yields them
     "l": epochs.whole_runs,
 }
 LETTERS = "".join(MEASUREMENTS)
-SLOW = "hikl"  # left out by --quick
+SLOW = "fhikl"  # left out by --quick
 
 
 @dataclass
@@ -45,15 +45,9 @@ class Options:
 
     quick: bool = field(default=False, metadata={"help": "fewer and shorter runs; also --quick"})
     only: str = field(default=LETTERS, metadata={"help": "letters of the rows wanted"})
-    originals: str | None = field(
-        default=None, metadata={"help": "folder of 1024 px PNGs; null generates some"}
-    )
-    labels: str | None = field(
-        default=None, metadata={"help": "full Data_Entry_2017 file; null makes one up"}
-    )
-    output: str | None = field(
-        default=None, metadata={"help": "folder of the result; null: outputs/bench/<time>"}
-    )
+    originals: str | None = field(default=None, metadata={"help": "folder of PNGs of 1024 px"})
+    labels: str | None = field(default=None, metadata={"help": "full Data_Entry_2017 file"})
+    output: str = field(default="outputs/bench", metadata={"help": "folder of the result"})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,18 +65,15 @@ def act(options: Options, words: list[str], effort: Effort | None = None) -> Non
     """
     check(options)
     effort = effort or (QUICK if options.quick else FULL)
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    output = Path(options.output or Path("outputs") / "bench" / now)
-    output.mkdir(parents=True, exist_ok=True)
+    output = Path(options.output) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    output.mkdir(parents=True)
     facts = table.machine(words)
     print(table.busy(facts), file=sys.stderr)
     rows: list[table.Row] = []
     with tempfile.TemporaryDirectory(prefix="cardiomegaly-bench-") as folder:
-        originals, labels = (
-            Path(path) if path else None for path in (options.originals, options.labels)
-        )
+        material = Material(effort, Path(folder), options.originals, options.labels)
         try:
-            measure(Material(effort, Path(folder), originals, labels), options.only, rows)
+            measure(material, options.only, rows)
         finally:  # an hour's rows are not lost because one could not be measured
             table.save(output, rows, facts)
     print("\n" + table.markdown(rows, facts))

@@ -27,12 +27,12 @@ from cardiomegaly.training import run as training
 from cardiomegaly.training.device import choose_precision
 from cardiomegaly.training.features import reuse_features
 from cardiomegaly.training.module import CardiomegalyModule
-from cardiomegaly.training.trainer import build_trainer
+from cardiomegaly.training.trainer import build_trainer, quiet_lightning
 
 WARM = 1  # step before each timed stretch: the queue is full then, and memory is as it needs it
 TRAINING, MEMORY = "training", "step in memory"
 REUSED = {"mobilenetv1": 15, "resnet152v2": 100}  # of (d), and how many times faster
-EPOCH = 1200  # images of (d)
+EPOCH, RUN = 1200, 300  # images of (d) and of (l)
 
 
 class Stretches(Callback):
@@ -87,7 +87,7 @@ def fit(
     *callbacks: Callback,
 ) -> float:
     """Train as a run does, but keep no checkpoints; images a second of its epochs."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning(module):
         trainer, history = build_trainer(config, Path(folder), choose_precision(config.trainer))
         trainer.callbacks.remove(trainer.checkpoint_callback)  # type: ignore[attr-defined]
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
@@ -173,7 +173,7 @@ def whole_runs(material: Material) -> Iterator[Row]:
     """(l) A run from 1024-pixel PNGs to plots, with nothing in the cache; (f) a run's memory."""
     name = material.effort.backbones[0]
     config = material.config(
-        f"backbone={name}", f"data.phantom.size={ORIGINAL_SIZE}", "data.phantom.images=300",
+        f"backbone={name}", f"data.phantom.size={ORIGINAL_SIZE}", f"data.phantom.images={RUN}",
         f"data.root='{material.folder / 'whole'}'", "trainer.max_epochs=20", "features=reuse",
     )  # fmt: skip
     images = len(material.datamodule(config, 1).split_table)  # generates the cohort
