@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sweep bench clean
+.PHONY: help setup demo test test-slow test-all lint audit sweep bench clean-cache clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(VENV)/.complete ## install into .venv, pinned; skipped when up to date
 
@@ -22,13 +23,21 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 demo: setup ## generate the phantom cohort, train and test on it, say where the pictures are
 	$(BIN)/python -m cardiomegaly.train +experiment=demo $(ARGS)
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
+test: setup ## run the tests, without the slow ones
+	$(PYTEST) -m "not slow" $(ARGS)
 
-lint: setup ## check style and types
+test-slow: setup ## run the slow tests
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: test test-slow ## run all tests
+
+lint: setup audit ## check style, types and dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: setup ## ask whether a dependency has a known vulnerability
+	$(BIN)/python .ci/audit.py
 
 sweep: setup ## four backbones x balanced and unbalanced, and the report; ARGS="data=nih data.root=..."
 	$(BIN)/python -m cardiomegaly.train -m +experiment=sweep $(ARGS)
