@@ -27,11 +27,12 @@ from cardiomegaly.training import run as training
 from cardiomegaly.training.device import choose_precision
 from cardiomegaly.training.features import reuse_features
 from cardiomegaly.training.module import CardiomegalyModule
-from cardiomegaly.training.trainer import build_trainer, quiet_lightning
+from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
 
 WARM = 1  # step before each timed stretch: the queue is full then, and memory is as it needs it
 TRAINING, MEMORY = "training", "step in memory"
 REUSED = {"mobilenetv1": 15, "resnet152v2": 100}  # of (d), and how many times faster
+LARGEST = 1025  # images of a batch of (j) are fewer
 EPOCH, RUN = 1200, 300  # images of (d) and of (l)
 
 
@@ -135,13 +136,23 @@ def gpu(material: Material) -> Iterator[Row]:
     for name in material.effort.backbones:
         for trainable in ("none", "all"):
             config = material.config(
-                f"backbone={name}", f"backbone.trainable={trainable}", "trainer=gpu"
-            )
+                f"backbone={name}", f"backbone.trainable={trainable}", "trainer=gpu",
+                "trainer.batch_size=auto",
+            )  # fmt: skip
+            config.trainer.batch_size = fitting_batch(material, config)
             stretches = train_in_stretches(material, config)
             busy = f"{statistics.mean(stretches.busy):.0f}%" if stretches.busy else "not known"
             what = f"{name}, trainable={trainable}, batches of {config.trainer.batch_size}"
             note = f"GPU busy: {busy}; {choose_precision(config.trainer)}"
             yield Row("j", f"training on a GPU, {what}", stretches.runs, goal=0.95, note=note)
+
+
+def fitting_batch(material: Material, config: Config) -> int:
+    """The largest batch that the device's memory holds, below `LARGEST`."""
+    module, datamodule = build(config), material.datamodule(config, LARGEST)
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning(module):
+        trainer, _ = build_trainer(config, Path(folder), choose_precision(config.trainer))
+        return find_batch_size(trainer, module, datamodule)
 
 
 def reused(material: Material) -> Iterator[Row]:

@@ -176,6 +176,15 @@ def test_a_measurement_stays_in_one_other_process() -> None:
     assert set(multiprocessing.active_children()) <= before
 
 
+@pytest.mark.slow
+def test_fitting_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epochs, "LARGEST", 8)
+    material = Material(TINY, tmp_path)
+    config = material.config("data.workers=0")
+    config.trainer.batch_size = "auto"
+    assert epochs.fitting_batch(material, config) == 4
+
+
 def test_gpu_load_is_asked_of_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     assert epochs.gpu_busy() == [] or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 97)
