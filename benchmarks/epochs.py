@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.benchmark.utils.timer import timer
 
-from benchmarks.material import BACKBONES, ORIGINAL_SIZE, Material
+from benchmarks.material import BACKBONES, ORIGINAL_SIZE, Material, repeat
 from benchmarks.steps import CPU, PLAIN, build, plain_step, step_in_memory
 from benchmarks.table import Row
 from benchmarks.timing import Rate, Runs, fresh_process, in_turn
@@ -166,8 +166,10 @@ def reused_by(material: Material, name: str) -> Row:
     overrides = ("features=reuse", "features.views=1", "trainer.max_epochs=3")
     reuse, live = material.config(f"backbone={name}", *overrides), material.backbone_config(name)
     module, precision = build(live), choose_precision(reuse.trainer)
-    features = material.datamodule(reuse, EPOCH)
-    reuse_features(reuse, features, module.classifier.backbone, CPU, precision)
+    features = material.datamodule(reuse)
+    for _ in range(2):  # computed for the cohort, then found for all the images of an epoch
+        reuse_features(reuse, features, module.classifier.backbone, CPU, precision)
+        repeat(features, EPOCH)
     images = material.datamodule(live, (WARM + 2) * int(live.trainer.batch_size))
 
     def train_live() -> float:

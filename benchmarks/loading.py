@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
@@ -22,14 +23,11 @@ from benchmarks.material import Material
 from benchmarks.table import Row
 from benchmarks.timing import Rate, fresh_process, in_turn, rate
 from cardiomegaly.config import AugmentConfig
-from cardiomegaly.data import images as cache
 from cardiomegaly.data.labels import read_labels
 from cardiomegaly.data.split import check_split, draw_cohort, split_cohort
-from cardiomegaly.data.store import RowStore
 from cardiomegaly.training.run import build_datamodule
 
 LOADED, USUAL = 480, 8  # images of a round of the loader, and of the usual one, which is slower
-DECODED = 256  # images of a cache
 WORKERS, MEMORY_EVERY = 4, 50  # loader processes; steps between two looks at their memory
 
 
@@ -38,19 +36,19 @@ def loader(material: Material) -> Iterator[Row]:
     config, seconds = material.config("data.workers=0"), material.effort.seconds
     batches = material.datamodule(config, LOADED).train_dataloader()
     usual = usual_pipeline(config.backbone.image_size, config.augment)
-    paths = np.resize(material.originals["path"].to_numpy(), USUAL)
+    paths = list(islice(cycle(material.originals), USUAL))
     cv2.setNumThreads(1)
     measures: dict[str, Rate] = {
         "from the cache": lambda: rate(lambda: list(batches), LOADED, seconds, threads=1),
         "torchvision and PIL": lambda: rate(
-            lambda: list(map(usual, paths)), USUAL, seconds, threads=1
+            lambda: [usual(path) for path in paths], USUAL, seconds, threads=1
         ),
     }
     runs = in_turn(measures, material.effort.rounds)
     yield Row("a", f"loader, {config.backbone.image_size} px, one core", runs, goal=20)
 
 
-def usual_pipeline(size: int, augment: AugmentConfig) -> Callable[[str], torch.Tensor]:
+def usual_pipeline(size: int, augment: AugmentConfig) -> Callable[[Path], torch.Tensor]:
     """What most projects do for each image of each epoch: path -> (3, size, size) float."""
     return T.Compose(
         [
@@ -67,28 +65,27 @@ def usual_pipeline(size: int, augment: AugmentConfig) -> Callable[[str], torch.T
 
 def cache_building(material: Material) -> Iterator[Row]:
     """(e) Images a second into the cache, against decoding bytes in memory, on all cores."""
-    size, seconds = material.config().backbone.image_size, material.effort.seconds
-    originals = material.originals
-    images = originals.iloc[np.resize(np.arange(len(originals)), DECODED)].reset_index(drop=True)
-    images["row"] = images.index
-    data = {path: np.fromfile(path, np.uint8) for path in originals["path"]}
+    seconds, root = material.effort.seconds, material.linked
+    config = material.config(f"data.root='{root}'")
+    config.data.phantom = None
+    data = [np.fromfile(path, np.uint8) for path in root.glob("*.png")]
 
     def build() -> None:
         with tempfile.TemporaryDirectory(dir=material.folder) as folder:
-            store = cache.open_cache(images, material.folder, Path(folder), size)
-            cache.fill_cache(store, images, progress=False)
+            config.data.cache = folder
+            build_datamodule(config).prepare_data()
 
     def decode() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda path: cv2.imdecode(data[path], 0) is not None, images["path"]))
+            list(pool.map(lambda png: cv2.imdecode(png, 0) is not None, data))
 
     cv2.setNumThreads(1)
     measures = {
-        "building the cache": lambda: rate(build, DECODED, seconds),
-        "decoding alone": lambda: rate(decode, DECODED, seconds),
+        "building the cache": lambda: rate(build, len(data), seconds),
+        "decoding alone": lambda: rate(decode, len(data), seconds),
     }
     runs = in_turn(measures, material.effort.rounds)
-    yield Row("e", f"cache building, {size} px, {len(originals)} PNGs", runs, goal=0.8)
+    yield Row("e", f"cache building, {config.backbone.image_size} px", runs, goal=0.8)
 
 
 def labels_to_split(material: Material) -> Iterator[Row]:
@@ -115,20 +112,12 @@ def loader_memory(material: Material) -> Iterator[Row]:
 
 
 def read_all(material: Material) -> float:
-    """Load training batches of a data set as long as NIH's; highest PSS of the tree, in GiB."""
-    rows = material.effort.rows
+    """Load training batches of a cohort as long as NIH's; highest PSS of the tree, in GiB."""
     config = material.config(f"data.workers={WORKERS}", "balance=false")
-    size = config.backbone.image_size
-    store = RowStore(material.folder / "sparse", rows, (size, size), "uint8")
-    store.create({})
-    table = read_labels(material.labels)
-    table = table.iloc[np.resize(np.arange(len(table)), rows)].reset_index(drop=True)
-    table["row"] = table.index
-    datamodule = build_datamodule(config)
-    datamodule.images, datamodule.parts = store, {"train": table}
+    loader = material.datamodule(config, material.effort.rows).train_dataloader()
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 on 2 cores
     process, highest = psutil.Process(), 0
-    for step, _ in enumerate(datamodule.train_dataloader()):
+    for step, _ in enumerate(loader):
         if step % MEMORY_EVERY == 0:
             tree = (process, *process.children(recursive=True))
             highest = max(highest, sum(part.memory_full_info().pss for part in tree))

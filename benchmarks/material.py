@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,13 @@ from hydra import compose, initialize_config_dir
 from cardiomegaly import config as configuration
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
-from cardiomegaly.data.labels import find_images
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.training.run import build_datamodule
 
 BACKBONES = ("mobilenetv1", "inceptionv3", "efficientnetb4", "resnet152v2")
 NIH_ROWS = 112_120
-COHORT, ORIGINALS, ORIGINAL_SIZE = 60, 16, 1024  # generated images; and PNGs, and their side
+COHORT = 60  # generated images
+ORIGINALS, ORIGINAL_SIZE, LINKED = 16, 1024, 256  # generated PNGs, their side; links to PNGs
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,23 @@ class Material:
     given_labels: str | None = None
 
     @cached_property
-    def originals(self) -> pd.DataFrame:
-        """PNGs to decode: columns path, bytes, mtime_ns."""
+    def originals(self) -> list[Path]:
+        """PNGs to decode."""
+        root = Path(self.given_originals or self.folder / "originals")
         if self.given_originals is None:
-            generate_phantom(self.folder / "png", images=ORIGINALS, size=ORIGINAL_SIZE)
-        images = find_images(Path(self.given_originals or self.folder / "png"))
-        return images.sort_values("path").reset_index(drop=True)
+            generate_phantom(root, images=ORIGINALS, size=ORIGINAL_SIZE)
+        return sorted(root.rglob("*.png"))
+
+    @cached_property
+    def linked(self) -> Path:
+        """A data folder whose `LINKED` images are links to the PNGs, each linked several times."""
+        root = self.folder / "linked"
+        root.mkdir()
+        table = pd.read_csv(self.labels, nrows=LINKED, index_col=False)
+        table.to_csv(root / "Data_Entry_2017.csv", index=False)
+        for name, original in zip(table["Image Index"], cycle(self.originals), strict=False):
+            (root / name).symlink_to(original.resolve())
+        return root
 
     @cached_property
     def labels(self) -> Path:
@@ -108,14 +119,19 @@ class Material:
             overrides = (f"trainer.batch_size={self.effort.heavy_batch}", *overrides)
         return self.config(f"backbone={name}", *overrides)
 
-    def datamodule(self, config: Config, images: int) -> CardiomegalyDataModule:
-        """The data of a run whose epoch has this many training images: the cohort's, repeated."""
+    def datamodule(self, config: Config, images: int = 0) -> CardiomegalyDataModule:
+        """The data of a run, its training part repeated or cut to this many images."""
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
-        train, val = datamodule.parts["train"], datamodule.parts["val"]
-        copies = math.ceil(images / len(train))
-        datamodule.parts["train"] = pd.concat([train] * copies, ignore_index=True)[:images]
-        # Validation is no part of what is timed: one image of each class will do.
-        datamodule.parts["val"] = val.groupby("target").head(1).reset_index(drop=True)
+        if images:
+            repeat(datamodule, images)
         return datamodule
+
+
+def repeat(datamodule: CardiomegalyDataModule, images: int) -> None:
+    """Let an epoch have this many training images, those of the cohort again and again."""
+    train, val = datamodule.parts["train"], datamodule.parts["val"]
+    datamodule.parts["train"] = train.iloc[np.resize(np.arange(len(train)), images)].reset_index()
+    # Validation is no part of what is timed: one image of each class will do.
+    datamodule.parts["val"] = val.groupby("target").head(1).reset_index(drop=True)

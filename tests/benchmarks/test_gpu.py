@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks import __main__ as bench
-from cardiomegaly import cli, config
+from tests import words
 
 SCRIPT = Path(bench.__file__).with_name("gpu.sh")
 STUDY = {
@@ -25,17 +22,11 @@ STUDY = {
 }
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHON": sys.executable}
     return subprocess.run(
-        [str(SCRIPT), *words], env=environment, capture_output=True, text=True, check=False
+        [str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, check=False
     )
-
-
-def jobs(overrides: list[str]) -> list[list[str]]:
-    """The words of every job that Hydra's sweeper makes of these."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
 
 
 def test_dry_run_lists_valid_commands() -> None:
@@ -45,21 +36,18 @@ def test_dry_run_lists_valid_commands() -> None:
     trained = []
     for command in commands[:-1]:
         assert command[1:3] == ["-m", "cardiomegaly.train"]
-        overrides = [word for word in command[3:] if word != "-m"]
-        for words in jobs(overrides):
-            with initialize_config_dir(str(config.CONF_DIR.resolve()), version_base="1.3"):
-                cfg = config.check(compose("config", overrides=list(words)))
-            assert cfg.trainer.max_epochs == 1
-            kind = (cfg.trainer.strategy, cfg.backbone.trainable)
-            trained.append((*kind, cfg.backbone.name, cfg.balance))
-            assert cfg.trainer.batch_size == ("auto" if kind[0] == "auto" else 64)
+        for config in words.compose_training(command[3:]):
+            assert config.trainer.max_epochs == 1
+            kind = (config.trainer.strategy, config.backbone.trainable)
+            trained.append((*kind, config.backbone.name, config.balance))
+            assert config.trainer.batch_size == ("auto" if kind[0] == "auto" else 64)
     for trainable in ("none", "all"):
         single = {job[2:] for job in trained if job[:2] == ("auto", trainable)}
         assert single == STUDY
         ddp = {job[2] for job in trained if job[:2] == ("ddp", trainable)}
         assert ddp == {backbone for backbone, _ in STUDY}
     assert commands[-1][1:3] == ["-m", "benchmarks"]
-    bench.check(cli.parse(bench.Options, commands[-1][3:]))
+    bench.check(words.parse_options(bench.__name__, commands[-1][3:]))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
