@@ -93,7 +93,7 @@ def convert(options: ConvertOptions) -> None:
 
 def _sources() -> dict[str, WeightsSource]:
     """The pretrained weights of every backbone in `conf/`, by the study's name."""
-    files = sorted((CONF_DIR / "backbone").glob("*.yaml"))
+    files = sorted((CONF_DIR / "backbone").glob("[!_]*.yaml"))
     return {file.stem: pretrained_source(OmegaConf.load(file).model) for file in files}
 
 

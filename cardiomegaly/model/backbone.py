@@ -14,7 +14,8 @@ import timm
 import torch
 from torch import nn
 
-import cardiomegaly.model.resnet152v2  # noqa: F401  (registers the network with timm)
+import cardiomegaly.model.inceptionv3
+import cardiomegaly.model.resnet152v2  # noqa: F401  (both register their network with timm)
 from cardiomegaly import UserError
 from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.folding import fold_batch_norms

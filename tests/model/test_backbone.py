@@ -15,7 +15,7 @@ from cardiomegaly import UserError, config
 from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.backbone import Backbone
 
-NAMES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
 
 
 def settings(composed: Callable[..., DictConfig], *overrides: str) -> BackboneConfig:

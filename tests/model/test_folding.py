@@ -17,8 +17,9 @@ from cardiomegaly import config
 from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.model.folding import fold_batch_norms
 
-KEPT = {"resnet152v2": 51, "densenet121": 62}  # batch norms that follow no convolution
-NAMES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("*.yaml"))
+# Batch norms that follow no convolution:
+KEPT = {"resnet152v2": 51, "densenet121": 62, "inceptionv3": 9}
+NAMES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
 
 
 def count(network: nn.Module) -> int:

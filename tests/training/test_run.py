@@ -23,7 +23,7 @@ from cardiomegaly.training.record import read_run
 from cardiomegaly.training.run import build_datamodule, build_module
 
 Train = Callable[..., Path]
-BACKBONES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("*.yaml"))
+BACKBONES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
 
 
 @pytest.mark.parametrize("balance", ["true", "false"])
