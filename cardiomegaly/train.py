@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cardiomegaly import UserError, cli, config, spelling
+from cardiomegaly.config import Config
+from cardiomegaly.reports import run_report
 from cardiomegaly.sweep import callback, job
 from cardiomegaly.training import run as training
 
@@ -22,14 +25,28 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own variable: set to 1, it shows wher
 def run(cfg: DictConfig) -> float:
     """Train one configuration in the folder that Hydra made for it."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return job.run(cfg, training.train)
+        return job.run(cfg, train_and_report)
     try:
-        return training.train(config.check(cfg), Path(HydraConfig.get().runtime.output_dir))
+        return train_and_report(config.check(cfg), Path(HydraConfig.get().runtime.output_dir))
     except UserError as mistake:
         if os.environ.get(FULL_ERROR) == "1":
             raise
         print(f"error: {mistake}", file=sys.stderr)
         sys.exit(cli.USER_ERROR)
+
+
+def train_and_report(config: Config, folder: Path) -> float:
+    """Train, draw the plots, print the closing table.
+
+    Returns:
+        The best value of the monitored metric on the validation part; nan in all but the first
+        process of a distributed training.
+    """
+    run = training.train(config, folder)
+    if run is None:
+        return math.nan
+    run_report.write(run)
+    return float(run.record.meta["best_value"])
 
 
 def main() -> None:

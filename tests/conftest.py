@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cardiomegaly import config
 from cardiomegaly.data.phantom.cohort import generate_phantom
-from cardiomegaly.training import run as training
+from cardiomegaly.train import train_and_report
 
 SHARED = Path(__file__).parents[2] / "shared"
 IMAGES = 90
@@ -76,13 +76,18 @@ def trained(composed: Callable[..., DictConfig]) -> Callable[..., Path]:
 
     def build(folder: Path, *overrides: str) -> Path:
         cfg = composed(*overrides)
-        training.train(config.check(cfg), folder)
-        (folder / ".hydra").mkdir(exist_ok=True)
-        (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        train_and_report(config.check(cfg), folder)
+        write_config(cfg, folder)
         (folder / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
         return folder
 
     return build
+
+
+def write_config(cfg: DictConfig, folder: Path) -> None:
+    """Write a configuration into a run folder, as Hydra does."""
+    (folder / ".hydra").mkdir(exist_ok=True)
+    (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
 
 
 @pytest.fixture(scope="session")

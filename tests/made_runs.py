@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
+from scipy.special import expit
 
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.training.record import write_csv, write_json
+from cardiomegaly.training.files import write_csv, write_json
 
 HASH = "0123456789abcdef" * 4
 OTHER_HASH = "fedcba9876543210" * 4
@@ -21,13 +22,15 @@ def make_predictions(signal: float, seed: int, patients: int = 60) -> pd.DataFra
     patient = np.repeat(np.arange(patients), 2)
     target = np.random.default_rng(0).random(len(patient)) < 0.3
     noise = np.random.default_rng(seed + 1).normal(size=len(patient))
+    logit = signal * (target - 0.5) + noise
     return pd.DataFrame(
         {
             "image": [f"{p:08d}_{i % 2:03d}.png" for i, p in enumerate(patient)],
             "patient_id": patient,
             "split": np.where(patient < patients // 3, "val", "test"),
             "target": target.astype(int),
-            "probability": (1 / (1 + np.exp(-(signal * (target - 0.5) + noise)))).round(6),
+            "logit": logit,
+            "probability": expit(logit),
             "view_position": np.where(patient % 3 == 0, "AP", "PA"),
             "sex": np.where(patient % 2 == 0, "M", "F"),
             "age": 20.0 + patient % 60,
@@ -61,7 +64,7 @@ def make_run(
     """Write a finished run folder; `meta` replaces or adds entries of metrics.json's meta."""
     predictions = make_predictions(signal, seed, patients)
     parts = {
-        part: binary_metrics(rows["target"], rows["probability"])
+        part: binary_metrics(rows["target"], rows["probability"], logit=rows["logit"])
         for part, rows in predictions.groupby("split")
     }
     known = {

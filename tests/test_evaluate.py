@@ -21,7 +21,7 @@ from cardiomegaly.data.labels import read_labels
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.evaluation.localisation import blind_boxes, score_boxes
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.training.record import read_run
+from cardiomegaly.training.record import read_run, write_results
 
 QUICK = "resamples=50"
 
@@ -275,10 +275,12 @@ def test_runs_of_different_test_images_are_refused(
     other = tmp_path / "other"
     other.mkdir()
     for item in trained_run.iterdir():
-        if item.name != "predictions.csv":
+        if item.name not in ("predictions.csv", "metrics.json"):
             (other / item.name).symlink_to(item)
-    table = pd.read_csv(trained_run / "predictions.csv")
-    write(other / "predictions.csv", table.drop(index=table.index[table["split"] == "test"][:1]))
+    record = read_run(trained_run)
+    table = record.predictions
+    fewer = table.drop(index=table.index[table["split"] == "test"][:1])
+    write_results(other, record.config, fewer, record.metrics)
     assert run(f"run=[{trained_run},{other}]", f"output={tmp_path / 'out'}") == 2
     assert "were tested on different images (1 stand in one" in capsys.readouterr().err
 

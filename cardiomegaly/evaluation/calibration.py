@@ -117,8 +117,8 @@ def _line(x: Array, share: Array) -> tuple[float, float]:
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
-def fit_platt(target: ArrayLike, logit: ArrayLike) -> Calibrator:
-    """Fit a line on logits (or log odds), with Platt's smoothed targets; return what applies it.
+def platt_line(target: ArrayLike, logit: ArrayLike) -> tuple[float, float]:
+    """Slope and intercept of a line on logits (or log odds), with Platt's smoothed targets.
 
     Raises:
         UserError: one class only.
@@ -128,7 +128,16 @@ def fit_platt(target: ArrayLike, logit: ArrayLike) -> Calibrator:
     truth = both_classes(target)
     positives, negatives = truth.sum(), (1 - truth).sum()
     smoothed = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    slope, intercept = _line(np.asarray(logit, np.float64), smoothed)
+    return _line(np.asarray(logit, np.float64), smoothed)
+
+
+def fit_platt(target: ArrayLike, logit: ArrayLike) -> Calibrator:
+    """Fit `platt_line` and return what applies it.
+
+    Raises:
+        UserError: one class only.
+    """
+    slope, intercept = platt_line(target, logit)
 
     def calibrate(given: ArrayLike) -> Array:
         found: Array = expit(slope * np.asarray(given, np.float64) + intercept)

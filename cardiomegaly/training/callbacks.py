@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-from cardiomegaly.training.record import HISTORY, write_csv
+from cardiomegaly.training.files import write_csv
+from cardiomegaly.training.record import HISTORY
 
 SEEDS = 2**32
 
@@ -51,8 +53,8 @@ class History(Callback):
         self.path = folder / HISTORY
         self.rows: list[dict[str, Any]] = []
         self.images = 0
-        self.train_seconds = 0.0
-        self.epoch_start = self.start = 0.0
+        self.train_seconds = self.epoch_start = 0.0
+        self.peak_memory = 0  # bytes
 
     @property
     def images_per_second(self) -> float:
@@ -61,8 +63,7 @@ class History(Callback):
         return float(np.median(speeds[1:] or speeds)) if speeds else float("nan")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; keep the epochs before the one that comes."""
-        self.start = time.perf_counter()
+        """Keep the epochs before the one that comes."""
         if self.path.is_file() and trainer.ckpt_path is not None:
             rows = pd.read_csv(self.path).to_dict("records")
             self.rows = [{str(k): v for k, v in row.items()} for row in rows]
@@ -76,12 +77,25 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count images, and stop the epoch's clock at its last step."""
+        """Count images and memory, and stop the epoch's clock at its last step."""
+        self._measure_memory(trainer)
         self.images += len(batch["target"]) * trainer.world_size
         if trainer.is_last_batch:
-            if torch.cuda.is_available():
+            if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.synchronize()
             self.train_seconds = time.perf_counter() - self.epoch_start
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count memory."""
+        self._measure_memory(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
@@ -98,3 +112,26 @@ class History(Callback):
             }
         )
         write_csv(self.path, pd.DataFrame(self.rows))
+
+    def summary(self, trainer: Trainer) -> dict[str, Any]:
+        """Epochs, the best of them, speed and memory, for `metrics.json`."""
+        checkpoint = trainer.checkpoint_callback
+        assert isinstance(checkpoint, ModelCheckpoint)  # noqa: S101  (for the type checker)
+        best = checkpoint.best_model_score
+        return {
+            "epochs": len(self.rows),
+            "best_epoch": torch.load(checkpoint.best_model_path, weights_only=True)["epoch"],
+            "monitor": checkpoint.monitor,
+            "best_value": None if best is None else float(best),
+            "images_per_second": self.images_per_second,
+            "peak_memory_mb": self.peak_memory / 1e6,
+        }
+
+    def _measure_memory(self, trainer: Trainer) -> None:
+        """Keep the most that this process or its GPU has held after a batch."""
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            held = torch.cuda.max_memory_allocated(device)
+        else:
+            held = psutil.Process().memory_info().rss
+        self.peak_memory = max(self.peak_memory, held)

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from scipy.special import expit
 from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_f1_score,
-    binary_recall,
-    binary_specificity,
-)
 
-from cardiomegaly.config import BackboneConfig
+from cardiomegaly.config import MONITORED, BackboneConfig
+from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.model.classifier import CardiomegalyClassifier
-
-EPOCH_METRICS: dict[str, Callable[..., torch.Tensor]] = {
-    "auroc": binary_auroc,
-    "average_precision": binary_average_precision,
-    "f1": binary_f1_score,
-    "sensitivity": binary_recall,
-    "specificity": binary_specificity,
-}
 
 
 class CardiomegalyModule(LightningModule):
@@ -39,14 +25,20 @@ class CardiomegalyModule(LightningModule):
             loaded without this project's configuration. Weights are loaded by the caller.
         head: `_target_` and options of the head.
         learning_rate: of the head.
+        threshold: on the probability, for the validation metrics that need one.
     """
 
     def __init__(
-        self, backbone: dict[str, Any], head: dict[str, Any], learning_rate: float
+        self,
+        backbone: dict[str, Any],
+        head: dict[str, Any],
+        learning_rate: float,
+        threshold: float,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.learning_rate = learning_rate
+        self.threshold = threshold
         self.backbone_learning_rate = float(backbone["learning_rate"])
         self.classifier = CardiomegalyClassifier(BackboneConfig(**backbone), head)
         self._trained: list[tuple[torch.Tensor, int]] = []
@@ -90,12 +82,9 @@ class CardiomegalyModule(LightningModule):
             first = {int(position): place for place, position in reversed(list(enumerate(index)))}
             once = torch.tensor(list(first.values()), device=index.device)
             logits, target = logits[once], target[once]
-        loss = F.binary_cross_entropy_with_logits(logits, target)
-        metrics = {"val/loss": loss}
-        probability, label = logits.sigmoid(), target.long()
-        for name, metric in EPOCH_METRICS.items():
-            metrics[f"val/{name}"] = metric(probability, label)
-        self.log_dict(metrics, rank_zero_only=False, batch_size=len(logits))
+        metrics = validation_metrics(logits, target, self.threshold)
+        # Lightning's sum over an epoch has one term here: with a weight of 1 it changes no digit.
+        self.log_dict(metrics, rank_zero_only=False, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam; the backbone's trained part at its own learning rate."""
@@ -104,3 +93,21 @@ class CardiomegalyModule(LightningModule):
         if trained:
             groups.append({"params": trained, "lr": self.backbone_learning_rate})
         return torch.optim.Adam(groups, fused=True)
+
+
+def validation_metrics(
+    logits: torch.Tensor, target: torch.Tensor, threshold: float
+) -> dict[str, torch.Tensor]:
+    """What can be monitored, of logits (N,) and targets (N,), by its name with `val/`.
+
+    In float64 and by the function that gives the run's final figures, so that an epoch's figure
+    is the one that its checkpoint has in the end.
+    """
+    exact, label = logits.cpu().double(), target.cpu()
+    metrics = binary_metrics(label.numpy(), expit(exact.numpy()), threshold, exact.numpy())
+    metrics["loss"] = float(F.binary_cross_entropy_with_logits(exact, label.double()))
+    dtype = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has none
+    return {
+        f"val/{name}": torch.tensor(metrics[name], dtype=dtype, device=logits.device)
+        for name in MONITORED
+    }

@@ -1,16 +1,14 @@
-"""A run folder: what a training writes at its end, and what every later command reads.
+"""The run folder: what a training writes, and what every later command reads.
 
-Files are written beside their place and moved there in one step, so that a killed process leaves
-either the old file or the new one and a reader never meets half of one.
+What is read is checked by hashes: `split.csv` against the one that `run.json` took when the run
+began, `split.csv` and `predictions.csv` against those in `metrics.json`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,29 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cardiomegaly import UserError
+from cardiomegaly.training.files import (  # noqa: F401  (others import them from here)
+    csv_text,
+    sha256,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 CONFIG = Path(".hydra") / "config.yaml"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 HISTORY = "history.csv"
 SPLIT = "split.csv"
-CHECKPOINT = Path("checkpoints") / "best.ckpt"
+BEGUN = "run.json"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT = Path(CHECKPOINTS) / "best.ckpt"
+LAST_CHECKPOINT = Path(CHECKPOINTS) / "last.ckpt"
 
-PREDICTION_COLUMNS = (
+PREDICTION_COLUMNS = (  # and `logit`, which older runs lack
     "image", "patient_id", "split", "target", "probability", "view_position", "sex", "age",
 )  # fmt: skip
 TEXT_COLUMNS = {"image": str, "split": str, "view_position": str, "sex": str}
+HASHED = {"split_sha256": SPLIT, "predictions_sha256": PREDICTIONS}  # in metrics.json's meta
 
 
 class UnfinishedRunError(UserError):
@@ -45,7 +54,7 @@ class Run:
     """A finished run as read from its folder.
 
     `metrics` is metrics.json with its parts val, test and meta (undefined figures are None);
-    `predictions` has the columns of PREDICTION_COLUMNS; `history` has a row an epoch.
+    `predictions` has the columns of PREDICTION_COLUMNS and `logit`; `history` has a row an epoch.
     """
 
     folder: Path
@@ -76,20 +85,64 @@ class Run:
         return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
 
 
-def write_json(path: Path | str, data: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON in one step; nan and infinite become null, numpy types plain ones."""
-    text = json.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
-    _replace(Path(path), text + "\n")
+def write_begun(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:
+    """Write what a run is begun with: `split.csv`, and its hash and the label file's."""
+    write_csv(folder / SPLIT, split)
+    hashes = {"split_sha256": sha256(folder / SPLIT), "label_file_sha256": labels_sha256}
+    write_json(folder / BEGUN, hashes)
 
 
-def write_csv(path: Path | str, frame: pd.DataFrame) -> None:
-    """Write a table as CSV, without its index, in one step."""
-    _replace(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+def check_begun(folder: Path) -> None:
+    """Refuse to go on with a run whose split is not the one that it was begun with.
+
+    Raises:
+        UserError: `split.csv` was changed, or `run.json` is missing or damaged.
+    """
+    path = folder / BEGUN
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))["split_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is missing or damaged, so nothing tells whether {SPLIT} is still the run's "
+            "own: restore it, or start the run anew"
+        ) from error
+    _check_hash(folder / SPLIT, recorded)
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Write a text file in one step."""
-    _replace(Path(path), text)
+def check_same_data(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:
+    """Refuse to go on with a run whose images or labels have changed since it was begun.
+
+    Raises:
+        UserError: the split as it comes out now is not that of `split.csv`, or the label file is
+            another.
+    """
+    begun = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+    if labels_sha256 != begun.get("label_file_sha256"):
+        raise UserError(
+            f"resume: the label file is not the one that {folder} was begun with; restore it, or "
+            "start the run anew"
+        )
+    if hashlib.sha256(csv_text(split).encode()).hexdigest() != begun["split_sha256"]:
+        n = len(_read_table(folder / SPLIT, ("image",)))
+        raise UserError(
+            f"resume: {folder} was begun with the {n:,} images of its {SPLIT}, of which "
+            f"{len(split):,} can be had now; restore the others, or start the run anew"
+        )
+
+
+def write_results(
+    folder: Path,
+    config: dict[str, Any],
+    predictions: pd.DataFrame,
+    metrics: dict[str, dict[str, Any]],
+) -> Run:
+    """Write `predictions.csv`, then `metrics.json` with its hash, which finishes the run."""
+    write_csv(folder / PREDICTIONS, predictions)
+    hashes = {key: sha256(folder / name) for key, name in HASHED.items()}
+    metrics = metrics | {"meta": metrics["meta"] | hashes}
+    write_json(folder / METRICS, metrics)
+    history = _read_table(folder / HISTORY, ("epoch",))
+    return Run(folder, folder.resolve().name, config, metrics, predictions, history)
 
 
 def read_run(folder: Path | str) -> Run:
@@ -97,7 +150,8 @@ def read_run(folder: Path | str) -> Run:
 
     Raises:
         UnfinishedRunError: the run has not come to its end.
-        UserError: the folder is missing or not a run folder, or a file of it is damaged.
+        UserError: the folder is missing or not a run folder, or a file of it is damaged or not
+            the one that the run wrote.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -112,11 +166,15 @@ def read_run(folder: Path | str) -> Run:
                 f"the run in {folder} is unfinished (it has no {name}): "
                 f"go on with it by `python -m cardiomegaly.train resume={folder}`"
             )
+    metrics = _read_metrics(folder / METRICS)
+    for key, name in HASHED.items():
+        if key in metrics["meta"]:  # older runs have none
+            _check_hash(folder / name, metrics["meta"][key])
     return Run(
         folder=folder,
         name=folder.resolve().name,
         config=_read_config(folder / CONFIG),
-        metrics=_read_metrics(folder / METRICS),
+        metrics=metrics,
         predictions=_read_predictions(folder / PREDICTIONS),
         history=_read_table(folder / HISTORY, ("epoch",)),
     )
@@ -140,30 +198,12 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot write a {type(value).__name__} as JSON: {value!r}")
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _check_hash(path: Path, recorded: str) -> None:
+    if not path.is_file() or sha256(path) != recorded:
+        raise UserError(
+            f"{path} is missing or not the file that the run wrote (its hash is another): restore "
+            "it, or train the run again"
+        )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -205,6 +245,8 @@ def _read_predictions(path: Path) -> pd.DataFrame:
     probability = pd.to_numeric(frame["probability"], errors="coerce")
     if not probability.between(0.0, 1.0).all():
         raise UserError(f"{path} is damaged: probabilities must be numbers from 0 to 1")
+    if "logit" in frame and not np.isfinite(pd.to_numeric(frame["logit"], errors="coerce")).all():
+        raise UserError(f"{path} is damaged: logits must be finite numbers")
     if not frame["target"].isin([0, 1]).all():
         raise UserError(f"{path} is damaged: targets must be 0 or 1")
     return frame

@@ -6,20 +6,20 @@ import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
 from tqdm import tqdm
 
-from cardiomegaly.config import Config, TrainerConfig
+from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
-from cardiomegaly.model.predictor import Prediction, Predictor, load_classifier
+from cardiomegaly.evaluation.calibration import platt_line
+from cardiomegaly.evaluation.metrics import binary_metrics
+from cardiomegaly.model.predictor import Predictor
 from cardiomegaly.model.weights import ObtainedWeights, load_weights, obtain
-from cardiomegaly.reports import run_report
-from cardiomegaly.training.callbacks import History
 from cardiomegaly.training.device import (
     check_device,
     choose_precision,
@@ -28,42 +28,48 @@ from cardiomegaly.training.device import (
 )
 from cardiomegaly.training.features import reuse_features
 from cardiomegaly.training.module import CardiomegalyModule
-from cardiomegaly.training.record import SPLIT, write_csv
-from cardiomegaly.training.trainer import (
-    CHECKPOINTS,
-    build_trainer,
-    find_batch_size,
-    quiet_lightning,
+from cardiomegaly.training.provenance import describe
+from cardiomegaly.training.record import (
+    CHECKPOINT,
+    LAST_CHECKPOINT,
+    METRICS,
+    SPLIT,
+    Run,
+    check_begun,
+    check_same_data,
+    write_begun,
+    write_results,
 )
+from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
 
 log = logging.getLogger(__name__)
 FALLBACK_BATCH = 24  # images, where `trainer.batch_size=auto` has not yet found its size
+TESTED = ("val", "test")
+IMAGE_COLUMNS = ("image", "patient_id", "split", "target", "view_position", "sex", "age")
 
 
-@dataclass
-class Finished:
-    """What a training hands to its results."""
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training.
 
+    Attributes:
+        record: what its folder holds, as `record.read_run` reads it.
+        config: its configuration.
+        datamodule: its data.
+        predictor: its best checkpoint, on the device of the training.
+    """
+
+    record: Run
     config: Config
-    folder: Path
     datamodule: CardiomegalyDataModule
     predictor: Predictor
-    weights: ObtainedWeights
-    history: History
-    predictions: dict[str, Prediction]
-    epochs: int
-    best_epoch: int
-    best_value: float
-    seconds: float
-    precision: str
-    device: str
 
 
-def train(config: Config, folder: Path) -> float:
+def train(config: Config, folder: Path) -> TrainedRun | None:
     """Train, test the best checkpoint and write the run folder.
 
     Returns:
-        The best value of the monitored metric on the validation part.
+        The run; None in all but the first process of a distributed training.
 
     Raises:
         UserError: data, weights or configuration cannot be used as they are.
@@ -72,7 +78,7 @@ def train(config: Config, folder: Path) -> float:
     start = time.perf_counter()
     with quiet_lightning():
         seed_everything(config.seed, workers=True, verbose=False)
-        _prepare_resume(config, folder)
+        checkpoint = _prepare_resume(config, folder)
         check_device(config.trainer)
         keep_freed_memory()
         module, weights = build_module(config)  # missing weights are noticed at once
@@ -80,7 +86,7 @@ def train(config: Config, folder: Path) -> float:
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
-        write_csv(folder / SPLIT, datamodule.split_table)
+        _begin(folder, datamodule, resumed=checkpoint is not None)
         module.to(memory_format=torch.channels_last)
         if config.trainer.compile:
             module.classifier.backbone.compile()
@@ -92,42 +98,23 @@ def train(config: Config, folder: Path) -> float:
         with quiet_lightning(module):
             if config.trainer.batch_size == "auto":
                 find_batch_size(trainer, module, datamodule)
-            trainer.fit(
-                module,
-                datamodule=datamodule,
-                ckpt_path=_last_checkpoint(config, folder),
-                weights_only=True,
-            )
-        checkpoint = trainer.checkpoint_callback
-        assert isinstance(checkpoint, ModelCheckpoint)  # noqa: S101  (for the type checker)
-        best_value = float(checkpoint.best_model_score or np.nan)
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         if not trainer.is_global_zero:
-            return best_value
-        best = load_classifier(Path(checkpoint.best_model_path))
-        predictor = Predictor(best, trainer.strategy.root_device, precision)
-        predictions = {
-            part: predictor.predict_batches(
-                tqdm(loader, desc=f"predicting {part}", disable=not config.trainer.progress_bar)
-            )
-            for part, loader in zip(("val", "test"), datamodule.predict_dataloader(), strict=True)
-        }
-        finished = Finished(
-            config=config,
-            folder=folder,
-            datamodule=datamodule,
-            predictor=predictor,
-            weights=weights,
-            history=history,
-            predictions=predictions,
-            epochs=len(history.rows),
-            best_epoch=best_epoch(history, config.trainer),
-            best_value=best_value,
-            seconds=time.perf_counter() - start,
-            precision=precision,
-            device=device_name(trainer),
-        )
-        run_report.write(finished)
-    return best_value
+            return None
+        device = trainer.strategy.root_device
+        predictor = Predictor.from_checkpoint(folder / CHECKPOINT, device, precision)
+        predictions = _predict(config, datamodule, predictor)
+    metrics = part_metrics(predictions, config.threshold)
+    metrics["meta"] = {
+        **describe(config, datamodule, weights, predictor.classifier),
+        **history.summary(trainer),
+        "calibration": calibration(predictions),
+        "train_seconds": time.perf_counter() - start,
+        "device": device_name(trainer),
+        "precision": precision,
+    }
+    record = write_results(folder, asdict(config), predictions, metrics)
+    return TrainedRun(record, config, datamodule, predictor)
 
 
 def build_datamodule(config: Config) -> CardiomegalyDataModule:
@@ -154,28 +141,65 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
     """
     weights = obtain(config.backbone.model, config.backbone.weights)
     module = CardiomegalyModule(
-        asdict(config.backbone), dict(config.head), config.trainer.learning_rate
+        asdict(config.backbone), dict(config.head), config.trainer.learning_rate, config.threshold
     )
     if weights.path is not None:
         load_weights(module.classifier.backbone.model, weights.path)
     return module, weights
 
 
-def best_epoch(history: History, trainer: TrainerConfig) -> int:
-    """The epoch of the best monitored value, the first of equals as the checkpoint keeps it."""
-    values = [row[trainer.monitor] for row in history.rows]
-    best = np.nanargmin(values) if trainer.mode == "min" else np.nanargmax(values)
-    return int(history.rows[int(best)]["epoch"])
+def part_metrics(predictions: pd.DataFrame, threshold: float) -> dict[str, dict[str, Any]]:
+    """Metrics of the validation and of the test part."""
+    parts = {part: predictions[predictions["split"] == part] for part in TESTED}
+    return {
+        part: binary_metrics(rows["target"], rows["probability"], threshold, rows["logit"])
+        for part, rows in parts.items()
+    }
 
 
-def _prepare_resume(config: Config, folder: Path) -> None:
-    if config.resume is not None and (folder / SPLIT).is_file():
-        config.split.file = str(folder / SPLIT)
+def calibration(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Platt's line on the logit, fitted on validation, which keeps its natural prevalence."""
+    val = predictions[predictions["split"] == "val"]
+    slope, intercept = platt_line(val["target"], val["logit"])
+    return {"method": "platt", "fitted_on": "val", "slope": slope, "intercept": intercept}
 
 
-def _last_checkpoint(config: Config, folder: Path) -> Path | None:
-    last = folder / CHECKPOINTS / "last.ckpt"
-    return last if config.resume is not None and last.is_file() else None
+def _prepare_resume(config: Config, folder: Path) -> Path | None:
+    """The checkpoint to go on from, if there is one; the split is then that of the run."""
+    if config.resume is None or not (folder / SPLIT).is_file():
+        return None
+    config.split.file = str(folder / SPLIT)
+    last = folder / LAST_CHECKPOINT
+    if not last.is_file():
+        return None
+    check_begun(folder)
+    return last
+
+
+@rank_zero_only
+def _begin(folder: Path, datamodule: CardiomegalyDataModule, resumed: bool) -> None:
+    """Record what the run is begun with, or check that it is still the same."""
+    labels_sha256 = datamodule.labelled.label_file_sha256
+    if resumed:
+        check_same_data(folder, datamodule.split_table, labels_sha256)
+        (folder / METRICS).unlink(missing_ok=True)  # from here on the run is unfinished again
+    else:
+        write_begun(folder, datamodule.split_table, labels_sha256)
+
+
+def _predict(
+    config: Config, datamodule: CardiomegalyDataModule, predictor: Predictor
+) -> pd.DataFrame:
+    """A row for each validation and test image, validation first."""
+    tables = []
+    for part, loader in zip(TESTED, datamodule.predict_dataloader(), strict=True):
+        bar = tqdm(loader, desc=f"predicting {part}", disable=not config.trainer.progress_bar)
+        prediction = predictor.predict_batches(bar)
+        table = datamodule.parts[part][list(IMAGE_COLUMNS)].copy()
+        table.insert(4, "logit", prediction.logits)
+        table.insert(5, "probability", prediction.probability)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 @rank_zero_only
@@ -202,9 +226,9 @@ def _announce(
             100 * table["target"].mean(),
         )
     log.info(
-        "%s from %s weights, trainable: %s; head %s; balance=%s; %s, %s",
+        "%s, weights: %s, trainable: %s; head %s; balance=%s; %s, %s",
         config.backbone.model,
-        config.backbone.weights,
+        "random" if config.backbone.weights == "none" else config.backbone.weights,
         config.backbone.trainable,
         config.head_name,
         config.balance,

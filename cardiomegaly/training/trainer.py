@@ -21,9 +21,9 @@ from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.training.callbacks import EpochSeed, History, PatientEarlyStopping
 from cardiomegaly.training.module import CardiomegalyModule
+from cardiomegaly.training.record import CHECKPOINTS
 
 log = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"
 LIGHTNING_ADVICE = (  # chosen on purpose here, or of no use to the reader
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,57 +9,16 @@ import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.training.record import find_runs, read_run, write_csv, write_json
+from cardiomegaly.training.files import write_csv
+from cardiomegaly.training.record import (
+    check_begun,
+    check_same_data,
+    find_runs,
+    read_run,
+    write_begun,
+    write_results,
+)
 from tests.made_runs import HASH, configure, make_predictions, make_run
-
-
-def test_json_holds_plain_values_and_null_for_the_undefined(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "metrics.json"
-    write_json(
-        path,
-        {
-            "undefined": float("nan"),
-            "infinite": np.float32("inf"),
-            "count": np.int64(3),
-            "flag": np.bool_(True),
-            "list": (1, np.float64(0.25)),
-            "array": np.array([[1.0, np.nan]]),
-            "path": Path("a") / "b",
-            "none": None,
-            "nested": {7: "é"},
-        },
-    )
-    assert json.loads(path.read_text(encoding="utf-8")) == {
-        "undefined": None,
-        "infinite": None,
-        "count": 3,
-        "flag": True,
-        "list": [1, 0.25],
-        "array": [[1.0, None]],
-        "path": str(Path("a") / "b"),
-        "none": None,
-        "nested": {"7": "é"},
-    }
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError, match="cannot write a set as JSON"):
-        write_json(path, {"a": {1, 2}})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
-
-
-def test_csv_comes_back_to_the_last_digit(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"name": ["a, b", 'c "d"'], "value": [0.1 + 0.2, 1 / 3]})
-    write_csv(tmp_path / "table.csv", frame)
-    pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "table.csv", dtype={"name": str}),
-        frame.astype({"name": str}),
-        rtol=1e-15,
-    )
-    assert b"\r" not in (tmp_path / "table.csv").read_bytes()
 
 
 def test_a_run_comes_back(tmp_path: Path) -> None:
@@ -133,6 +91,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str, messag
     [
         ("probability", 1.5, "numbers from 0 to 1"),
         ("probability", np.nan, "numbers from 0 to 1"),
+        ("logit", np.nan, "logits must be finite"),
         ("target", 2, "targets must be 0 or 1"),
     ],
 )
@@ -145,3 +104,72 @@ def test_impossible_predictions_are_refused(
     write_csv(folder / "predictions.csv", frame)
     with pytest.raises(UserError, match=message):
         read_run(folder)
+
+
+def begun(folder: Path) -> pd.DataFrame:
+    """A run of six images that has just begun."""
+    names = [f"{i:08d}_000.png" for i in range(6)]
+    parts = ["train", "train", "val", "val", "test", "test"]
+    split = pd.DataFrame({"image": names, "patient_id": range(6), "split": parts, "target": 0})
+    write_begun(folder, split, HASH)
+    return split
+
+
+def test_a_run_goes_on_with_the_split_that_it_was_begun_with(tmp_path: Path) -> None:
+    split = begun(tmp_path)
+    check_begun(tmp_path)
+    check_same_data(tmp_path, split, HASH)
+
+
+@pytest.mark.parametrize("change", ["cut", "swapped", "gone"])
+def test_a_run_does_not_go_on_with_another_split(tmp_path: Path, change: str) -> None:
+    split = begun(tmp_path)
+    if change == "cut":
+        write_csv(tmp_path / "split.csv", split[:3])
+    elif change == "swapped":
+        other = split.assign(split=split["split"].replace({"train": "test", "test": "train"}))
+        write_csv(tmp_path / "split.csv", other)
+    else:
+        (tmp_path / "split.csv").unlink()
+    with pytest.raises(UserError, match="split.csv is missing or not the file .*: restore"):
+        check_begun(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}"])
+def test_without_its_hashes_a_run_does_not_go_on(tmp_path: Path, content: str | None) -> None:
+    begun(tmp_path)
+    if content is None:
+        (tmp_path / "run.json").unlink()
+    else:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run.json is missing or damaged, .* start the run anew"):
+        check_begun(tmp_path)
+
+
+def test_a_run_does_not_go_on_with_other_images_or_labels(tmp_path: Path) -> None:
+    split = begun(tmp_path)
+    with pytest.raises(UserError, match="begun with the 6 images .*, of which 4 can be had now"):
+        check_same_data(tmp_path, split[:4], HASH)
+    with pytest.raises(UserError, match="the label file is not the one"):
+        check_same_data(tmp_path, split, HASH[::-1])
+
+
+@pytest.mark.parametrize("name", ["split.csv", "predictions.csv"])
+def test_a_file_that_the_run_did_not_write_is_not_believed(tmp_path: Path, name: str) -> None:
+    folder = make_run(tmp_path / "run")
+    begun(folder)
+    run = read_run(folder)
+    write_results(folder, run.config, run.predictions, run.metrics)
+    assert read_run(folder).meta == run.meta | {
+        key: read_run(folder).meta[key] for key in ("split_sha256", "predictions_sha256")
+    }
+    lines = (folder / name).read_text().splitlines(keepends=True)
+    (folder / name).write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match=f"{name} is missing or not the file that the run wrote"):
+        read_run(folder)
+
+
+def test_older_runs_have_neither_logits_nor_hashes(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    write_csv(folder / "predictions.csv", make_predictions(2.0, 1).drop(columns="logit"))
+    assert "logit" not in read_run(folder).predictions

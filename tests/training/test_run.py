@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,15 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from cardiomegaly import UserError, config
 from cardiomegaly.data.split import split_hash
 from cardiomegaly.model.predictor import Predictor, load_classifier
+from cardiomegaly.train import train_and_report
 from cardiomegaly.training import device, trainer
 from cardiomegaly.training.callbacks import PatientEarlyStopping
 from cardiomegaly.training.record import read_run
 from cardiomegaly.training.run import build_datamodule, build_module
+from tests.conftest import write_config
 
 Train = Callable[..., Path]
+Compose = Callable[..., DictConfig]
 BACKBONES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
 
 
@@ -64,7 +68,9 @@ def test_run_folder(trained_run: Path) -> None:
     assert run.history["epoch"].tolist() == [0, 1]
     best = run.history["val/auroc"].idxmax()
     assert run.meta["best_epoch"] == best
-    assert run.metrics["val"]["auroc"] == pytest.approx(run.history["val/auroc"][best], abs=1e-4)
+    for name in ("auroc", "average_precision", "f1", "sensitivity", "specificity"):
+        assert run.metrics["val"][name] == run.history[f"val/{name}"][best], name
+    assert run.meta["best_value"] == run.metrics["val"]["auroc"]
     split = pd.read_csv(trained_run / "split.csv")
     assert run.meta["split_hash"] == split_hash(split)
     assert run.meta["weights"] == {"name": "none", "source": "random", "sha256": None}
@@ -73,6 +79,70 @@ def test_run_folder(trained_run: Path) -> None:
         "history.png", "roc.png", "precision_recall.png", "confusion_matrix.png",
         "training_images.png", "attention_right.png",
     }  # fmt: skip
+
+
+def test_probabilities_keep_their_order_and_digits_where_logits_are_low(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_low(settings: config.Config) -> Any:
+        module, weights = build_module(settings)
+        module.classifier.head.classify[-1].bias.data.fill_(-40)
+        return module, weights
+
+    monkeypatch.setattr("cardiomegaly.training.run.build_module", build_low)
+    run = read_run(trained(tmp_path / "run", "trainer.learning_rate=1e-9"))
+    for split in ("val", "test"):
+        rows = run.part(split)
+        assert rows["logit"].between(-45, -35).all()
+        assert rows["probability"].nunique() == rows["logit"].nunique() > 1
+        np.testing.assert_allclose(rows["probability"], np.exp(rows["logit"]), rtol=1e-12)
+        assert run.metrics[split]["auroc"] == roc_auc_score(rows["target"], rows["logit"])
+    assert run.metrics["val"]["auroc"] == run.history["val/auroc"][0]
+
+
+def test_the_threshold_selects_by_the_figure_that_is_reported(
+    trained: Train, tmp_path: Path
+) -> None:
+    run = read_run(
+        trained(tmp_path / "run", "threshold=0.3", "trainer.monitor=val/f1", "balance=false")
+    )
+    rows = run.part("val")
+    assert run.meta["best_value"] == run.metrics["val"]["f1"] == run.history["val/f1"][0]
+    assert run.meta["best_value"] == pytest.approx(
+        f1_score(rows["target"], rows["probability"] >= 0.3)
+    )
+    assert run.meta["threshold"] == 0.3
+
+
+def test_a_best_value_of_zero_is_zero(composed: Compose, tmp_path: Path) -> None:
+    cfg = composed("threshold=0.999", "trainer.monitor=val/f1", "trainer.limit_train_batches=1")
+    assert train_and_report(config.check(cfg), tmp_path / "run") == 0.0
+
+
+def test_the_recorded_calibration_is_fair_on_validation(trained_run: Path) -> None:
+    """The mean of what Platt's line gives is that of his smoothed targets."""
+    run = read_run(trained_run)
+    line, rows = run.meta["calibration"], run.part("val")
+    given = 1 / (1 + np.exp(-(line["slope"] * rows["logit"] + line["intercept"])))
+    positives, negatives = rows["target"].sum(), (1 - rows["target"]).sum()
+    smoothed = positives * (positives + 1) / (positives + 2) + negatives / (negatives + 2)
+    assert given.sum() == pytest.approx(smoothed, rel=1e-3)
+    assert line["method"] == "platt" and line["fitted_on"] == "val"
+
+
+def test_the_data_of_a_run_are_found_from_elsewhere(
+    composed: Compose, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data were named from one folder, the run is read from another and was moved."""
+    monkeypatch.chdir(phantom_root.parent)
+    cfg = composed(f"data.root={phantom_root.name}", "trainer.limit_train_batches=1")
+    train_and_report(config.check(cfg), tmp_path / "run")
+    write_config(cfg, tmp_path / "run")
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    meta = read_run(moved).meta
+    assert Path(meta["data_root"]) == phantom_root
+    assert (Path(meta["data_root"]) / meta["label_file"]).is_file()
 
 
 def test_a_checkpoint_predicts_as_its_run_did(
@@ -84,7 +154,8 @@ def test_a_checkpoint_predicts_as_its_run_did(
     predictor = Predictor.from_checkpoint(trained_run / "checkpoints" / "best.ckpt")
     test = predictor.predict_batches(datamodule.test_dataloader())
     rows = read_run(trained_run).part("test")
-    np.testing.assert_allclose(test.probability, rows["probability"], atol=2e-6)
+    assert test.logits.tolist() == rows["logit"].tolist()
+    assert test.probability.tolist() == rows["probability"].tolist()
     assert datamodule.parts["test"]["image"].tolist() == rows["image"].tolist()
 
 

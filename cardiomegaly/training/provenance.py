@@ -1,0 +1,82 @@
+"""What `metrics.json` says of a run beside its figures: all that is needed to repeat it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+from cardiomegaly import __version__
+from cardiomegaly.config import Config
+from cardiomegaly.data.datamodule import CardiomegalyDataModule
+from cardiomegaly.data.split import split_hash
+from cardiomegaly.model.weights import ObtainedWeights
+
+PACKAGES = (
+    "torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "albumentations",
+    "pandas", "numpy", "scikit-learn",
+)  # fmt: skip
+
+
+def describe(
+    config: Config,
+    datamodule: CardiomegalyDataModule,
+    weights: ObtainedWeights,
+    network: torch.nn.Module,
+) -> dict[str, Any]:
+    """Settings, data, weights and versions of a run."""
+    parameters = list(network.parameters())
+    return {
+        "backbone": config.backbone.name,
+        "model": config.backbone.model,
+        "balance": config.balance,
+        "head": config.head_name,
+        "seed": config.seed,
+        "trainable": config.backbone.trainable,
+        "features": config.features.name,
+        "image_size": config.backbone.image_size,
+        "cohort": config.cohort.name,
+        "split": config.split.name,
+        "threshold": config.threshold,
+        **_data(config, datamodule),
+        "weights": {name: getattr(weights, name) for name in ("name", "source", "sha256")},
+        "parameters": sum(p.numel() for p in parameters),
+        "parameters_trainable": sum(p.numel() for p in parameters if p.requires_grad),
+        "versions": {
+            "cardiomegaly": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "overrides": overrides(),
+    }
+
+
+def overrides() -> list[str]:
+    """Hydra's words of this run; none where it was not started by Hydra."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _data(config: Config, datamodule: CardiomegalyDataModule) -> dict[str, Any]:
+    counts, labelled = datamodule.counts, datamodule.labelled
+    root = Path(config.data.root).expanduser().absolute()
+    label_file = labelled.label_file.expanduser().absolute()
+    return {
+        "data": config.data.name,
+        "data_root": str(root),
+        # Below the folder of the data, so that a copy of that folder serves as well.
+        "label_file": str(label_file.relative_to(root))
+        if label_file.is_relative_to(root)
+        else str(label_file),
+        "label_file_sha256": labelled.label_file_sha256,
+        "split_hash": split_hash(datamodule.split_table),
+        "n_label_rows": counts.n_label_rows,
+        "n_images_found": counts.n_images_found,
+        "n_missing": counts.n_missing,
+        "n_unreadable": counts.n_unreadable,
+        "unreadable": counts.unreadable,
+        **{f"n_{part}": len(table) for part, table in datamodule.parts.items()},
+    }
