@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,8 @@ PACKAGED_CONF = Path(__file__).parent / "conf"  # in an installed package
 CONF_DIR = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
 
 MONITORED = ("auroc", "average_precision", "f1", "loss", "sensitivity", "specificity")
-
-
 VIEWS = ("PA", "AP")
+TRUSTED = ("cardiomegaly.model.heads",)  # modules whose classes anybody's run may name
 TRAINABLE = ("none", "last_stage", "all")
 
 
@@ -290,6 +290,21 @@ class Config:
     def head_name(self) -> str:
         """`gwap` for cardiomegaly.model.heads.GWAPHead."""
         return str(self.head["_target_"]).rpartition(".")[2].removesuffix("Head").lower()
+
+    @property
+    def trusted(self) -> list[str]:
+        """Modules whose classes the checkpoints of this very run may name: what it was told."""
+        return [str(self.head["_target_"]).rpartition(".")[0]]
+
+
+def is_trusted(target: str, trust: Iterable[str] = ()) -> bool:
+    """Whether a class that a recorded run names may be built.
+
+    Args:
+        target: its dotted name.
+        trust: the user's own modules, as named on the own command line (`trust=mymodule`).
+    """
+    return target.rpartition(".")[0] in {*TRUSTED, *trust}
 
 
 def check(cfg: DictConfig) -> Config:

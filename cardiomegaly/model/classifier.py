@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
 from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.backbone import Backbone
+from cardiomegaly.model.building import build
 from cardiomegaly.model.heads import HeadOutput
 
 
@@ -24,16 +24,19 @@ class CardiomegalyClassifier(nn.Module):
     Args:
         backbone: which network; its weights are loaded by the caller.
         head: `_target_` and options of the head.
+
+    Raises:
+        UserError: as `Backbone` and `building.build`.
     """
 
     def __init__(self, backbone: BackboneConfig, head: Mapping[str, Any]) -> None:
         super().__init__()
         self.backbone = Backbone(backbone)
-        self.head: nn.Module = instantiate(
-            dict(head),
+        self.head = build(
+            head,
+            "head",
             in_features=self.backbone.num_features,
             feature_size=self.backbone.feature_size,
-            _convert_="all",
         )
 
     def forward(self, image: torch.Tensor) -> HeadOutput:

@@ -6,8 +6,7 @@ here, on the device that was asked for.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,10 @@ from scipy.special import expit
 
 from cardiomegaly import UserError
 from cardiomegaly.config import BackboneConfig
+from cardiomegaly.model.building import check_trusted
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.model.saliency import gradcam_maps
+from cardiomegaly.model.state import check_fit
 
 PREFIX = "classifier."  # of the network's tensors in a checkpoint
 
@@ -58,14 +59,14 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path | str, device: torch.device | str = "cpu", precision: str = "32-true"
+        cls,
+        path: Path | str,
+        device: torch.device | str = "cpu",
+        precision: str = "32-true",
+        trust: Collection[str] = (),
     ) -> Predictor:
-        """Load the model of a checkpoint.
-
-        Raises:
-            UserError: no such file, or not a checkpoint of this program.
-        """
-        return cls(load_classifier(Path(path)), device, precision)
+        """Load the model of a checkpoint; see `load_classifier`."""
+        return cls(load_classifier(path, trust), device, precision)
 
     def predict(
         self, images: torch.Tensor | NDArray[np.uint8] | Mapping[str, torch.Tensor]
@@ -95,25 +96,40 @@ class Predictor:
         return gradcam_maps(self.classifier, torch.as_tensor(images).to(self.device))
 
 
-def load_classifier(path: Path) -> CardiomegalyClassifier:
+def load_classifier(path: Path | str, trust: Collection[str] = ()) -> CardiomegalyClassifier:
     """The network of a checkpoint, in eval mode on the CPU.
 
+    Args:
+        path: of a checkpoint, which may come from anybody: nothing in it is run.
+        trust: modules of the user's own whose classes it may name; see `config.is_trusted`.
+
     Raises:
-        UserError: no such file, or not a checkpoint of this program.
+        UserError: no such file, not a checkpoint of this program, or one with a class that is not
+            trusted.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the checkpoint of a run")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        settings, tensors = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-        backbone = BackboneConfig(**settings["backbone"])
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        settings = checkpoint["hyper_parameters"]
+        tensors = {key.removeprefix(PREFIX): t for key, t in checkpoint["state_dict"].items()}
+        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+            raise TypeError("its state_dict holds more than tensors")
+        check_trusted(settings["head"], "head", trust)
+        classifier = CardiomegalyClassifier(
+            BackboneConfig(**settings["backbone"]), settings["head"]
+        )
+    except UserError as mistake:
+        raise UserError(f"{path}: {mistake}") from mistake
+    except Exception as error:  # whatever a damaged or hostile file makes torch and timm say
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path} is not a readable checkpoint of this program ({reason})"
         ) from error
-    classifier = CardiomegalyClassifier(backbone, settings["head"])
-    classifier.load_state_dict({key.removeprefix(PREFIX): tensors[key] for key in tensors})
+    own = classifier.state_dict()
+    check_fit(path, tensors, own)
+    classifier.load_state_dict(own | tensors)
     return classifier.eval()
 
 

@@ -102,7 +102,9 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         if not trainer.is_global_zero:
             return None
         device = trainer.strategy.root_device
-        predictor = Predictor.from_checkpoint(folder / CHECKPOINT, device, precision)
+        predictor = Predictor.from_checkpoint(
+            folder / CHECKPOINT, device, precision, config.trusted
+        )
         predictions = _predict(config, datamodule, predictor)
     metrics = part_metrics(predictions, config.threshold)
     metrics["meta"] = {

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional as F
 
 from cardiomegaly import config
+from cardiomegaly.model import building
 from cardiomegaly.model.heads import GWAPHead, global_weighted_average_pooling
 
 CHANNELS, SIZE = 24, (5, 7)
@@ -20,7 +21,8 @@ CHANNELS, SIZE = 24, (5, 7)
 def build(name: str) -> nn.Module:
     with initialize_config_dir(str(config.CONF_DIR.resolve()), version_base="1.3"):
         cfg = compose("config", overrides=[f"head={name}"])
-    return instantiate(cfg.head, in_features=CHANNELS, feature_size=SIZE, _convert_="all")
+    head = OmegaConf.to_container(cfg.head)
+    return building.build(head, "head", in_features=CHANNELS, feature_size=SIZE)
 
 
 def test_gwap_by_hand() -> None:
