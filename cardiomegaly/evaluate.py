@@ -6,7 +6,8 @@ Examples:
   python -m cardiomegaly.evaluate predictions=theirs.csv labels=Data_Entry_2017.csv \\
       image_column="Image Index" probability_column=prob_Cardiomegaly
 
-Writes evaluation.json, CSV tables, plots and evaluation.html into <run>/evaluation or output.
+Writes evaluation.html, evaluation.md, evaluation.json, CSV tables and plots into <run>/evaluation
+or output.
 """
 
 from __future__ import annotations
@@ -14,28 +15,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from cardiomegaly import UserError, cli
-from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.evaluation.assessment import Assessment, Settings, assess
-from cardiomegaly.reports.evaluation_content import Evaluation, Looked, shown
-from cardiomegaly.reports.evaluation_report import write_evaluation
-from cardiomegaly.reports.subjects import (
-    Subject,
-    average,
-    name_runs,
-    subject_of_csv,
-    subject_of_runs,
-)
-from cardiomegaly.training.record import Run, read_run
 
-NO_IMAGES = "the images are needed, say images=FOLDER"
-BOX_LIST = "BBox_List_2017.csv"
-SHEET_SIZE = 192
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cardiomegaly.data.image_folder import ImageFolder
+    from cardiomegaly.training.record import Run
 
 
 @dataclass
@@ -73,170 +61,106 @@ class Options:
     gradcam: bool | None = field(
         default=None, metadata={"help": "judge Grad-CAM; null where grad-cam is installed"}
     )
+    device: str = field(default="auto", metadata={"help": "for maps and flips: auto, cpu or cuda"})
     fraction: float = field(
         default=0.5, metadata={"help": "of a map's range, above which its box lies"}
     )
 
 
 def act(options: Options) -> None:
-    """Write the evaluation and say where it is."""
-    if (options.run is None) == (options.predictions is None):
-        raise UserError("run or predictions: one of the two is needed, say run=FOLDER (--help)")
+    """Write the evaluation, say it in short and say where it is."""
+    # Not imported above: --help and a mistake in the words need none of it.
+    from cardiomegaly.evaluation.assessment import Settings, assess
+    from cardiomegaly.reports.evaluation_page import write_evaluation
+    from cardiomegaly.reports.localise import localise
+    from cardiomegaly.reports.subjects import name_runs, subject_of_csv, subject_of_runs
+    from cardiomegaly.training.record import read_run
+
+    folders = _folders(options)
+    output = _output(options, folders)
+    runs = name_runs([read_run(folder) for folder in folders])
+    labels, images = _labels(options, runs), _images(options, runs)
+    if options.predictions is not None and labels is not None:
+        subject = subject_of_csv(
+            Path(options.predictions), labels, options.image_column, options.probability_column
+        )
+    else:
+        subject = subject_of_runs(runs, labels, _flipped(options, runs, images))
     settings = Settings(
         options.sensitivity, options.specificity, options.minimum, options.resamples, options.seed
     )
-    folder = _output(options)
-    runs = _runs(options)
-    labels = _labels(options, runs)
-    images = _images(options, runs)
-    subject = _subject(options, runs, labels, images)
     assessment = assess(subject.cohort, subject.models, settings)
-    looked = _look(options, subject, runs, images)
-    if images is not None and assessment.audit is not None:
-        looked.contradictions = _contradictions(assessment, images)
-    evaluation = Evaluation(
-        subject.name, subject.origin, subject.warnings, subject.cohort, subject.models, settings,
-        assessment, looked,
+    localisation = localise(
+        subject.images, runs, images,
+        boxes=Path(options.boxes) if options.boxes else None,
+        given_boxes=Path(options.given_boxes) if options.given_boxes else None,
+        gradcam=options.gradcam, fraction=options.fraction, resamples=options.resamples,
+        seed=options.seed, device=options.device,
     )  # fmt: skip
-    path = write_evaluation(folder, evaluation)
-    print(closing_lines(evaluation))
-    print(f"\nreport: {path}")
+    summary = write_evaluation(output, subject, assessment, localisation, settings, images)
+    print("\n".join([*summary, *(f"warning: {warning}" for warning in subject.warnings)]))
+    print(f"\nreport: {output / 'evaluation.html'}")
 
 
-def closing_lines(evaluation: Evaluation) -> str:
-    """The headline figures as text."""
-    found = evaluation.assessment
-    rows = found.thresholds[found.thresholds["rule"] == found.shared]
-    figures = dict(zip(rows["metric"], shown(rows, "value"), strict=True))
-    lines = [f"warning: {warning}" for warning in evaluation.warnings]
-    for metric in ("auroc", "average_precision", "sensitivity", "specificity"):
-        lines.append(f"{metric:<20}{figures[metric]}")
-    return "\n".join(lines)
-
-
-def _output(options: Options) -> Path:
-    if options.output is not None:
-        return Path(options.output)
+def _folders(options: Options) -> list[Path]:
+    """The folders of the runs; none for predictions of anybody's."""
+    if (options.run is None) == (options.predictions is None):
+        raise UserError("run or predictions: one of the two is needed, say run=FOLDER (--help)")
     if options.predictions is not None:
-        return (
-            Path(options.predictions)
-            .with_suffix("")
-            .with_name(f"{Path(options.predictions).stem}_evaluation")
-        )
-    if isinstance(options.run, list) and len(options.run) > 1:
-        raise UserError("output: several runs need a folder for their results, say output=FOLDER")
-    return Path(_folders(options)[0]) / "evaluation"
-
-
-def _folders(options: Options) -> list[str]:
+        if options.flip:
+            raise UserError("flip: a run is needed, predictions alone cannot be mirrored")
+        if options.labels is None:
+            raise UserError("labels: predictions need NIH's label file, say labels=FILE")
+        return []
     folders = options.run if isinstance(options.run, list) else [options.run]
     if not folders:
         raise UserError("run: at least one folder is needed, got an empty list")
-    return [str(folder) for folder in folders]
+    return [Path(folder).expanduser() for folder in folders]
 
 
-def _runs(options: Options) -> dict[str, Run]:
-    if options.run is None:
-        return {}
-    return name_runs([read_run(folder) for folder in _folders(options)])
+def _output(options: Options, folders: list[Path]) -> Path:
+    if options.output is not None:
+        return Path(options.output)
+    if options.predictions is not None:
+        path = Path(options.predictions)
+        return path.with_name(f"{path.stem}_evaluation")
+    if len(folders) > 1:
+        raise UserError("output: several runs need a folder for their results, say output=FOLDER")
+    return folders[0] / "evaluation"
 
 
 def _labels(options: Options, runs: dict[str, Run]) -> Path | None:
-    """The label file given, or the one that the run was trained with if it is still there."""
-    if options.labels is not None:
-        if not Path(options.labels).is_file():
-            raise UserError(f"labels: {options.labels} does not exist; give a label file")
-        return Path(options.labels)
-    if not runs:
-        raise UserError("labels: predictions need NIH's label file, say labels=FILE")
-    meta = next(iter(runs.values())).meta
-    path = Path(meta.get("data_root", "")) / meta.get("label_file", "")
-    return path if path.is_file() else None
+    """The label file given, or the one that the first run was trained with if it is still there."""
+    from cardiomegaly.reports.origin import label_file
+
+    if options.labels is None:
+        return label_file(next(iter(runs.values())))
+    if not Path(options.labels).is_file():
+        raise UserError(f"labels: {options.labels} does not exist; give a label file")
+    return Path(options.labels)
 
 
 def _images(options: Options, runs: dict[str, Run]) -> ImageFolder | None:
-    """The folder of images given, or that of the run if it is still there."""
-    if options.images is not None:
-        return ImageFolder(Path(options.images))
-    root = next(iter(runs.values())).meta.get("data_root") if runs else None
-    return ImageFolder(Path(root)) if root and Path(root).is_dir() else None
+    """The folder of images given, or that of the first run if it is still there."""
+    from cardiomegaly.data.image_folder import ImageFolder
+    from cardiomegaly.reports.origin import data_root
+
+    own = data_root(next(iter(runs.values()))) if runs else None
+    root = Path(options.images) if options.images is not None else own
+    return None if root is None else ImageFolder(root)
 
 
-def _subject(
-    options: Options, runs: dict[str, Run], labels: Path | None, images: ImageFolder | None
-) -> Subject:
-    if options.predictions is not None and labels is not None:
-        if options.flip:
-            raise UserError("flip: a run is needed, predictions alone cannot be mirrored")
-        return subject_of_csv(
-            Path(options.predictions), labels, options.image_column, options.probability_column
-        )
-    single = {name: run.predictions for name, run in runs.items()}
-    best: dict[str, pd.DataFrame] = single
-    if options.flip:
-        if images is None:
-            raise UserError(f"flip: {NO_IMAGES}")
-        best = _flipped(runs, images)
-    if len(best) > 1:
-        flips = " with flips" if options.flip else ""
-        best = {f"mean of {len(best)} runs{flips}": average(best)}
-    return subject_of_runs(next(iter(best)), list(runs.values()), best | single, labels)
+def _flipped(
+    options: Options, runs: dict[str, Run], images: ImageFolder | None
+) -> dict[str, pd.DataFrame] | None:
+    """The predictions of runs averaged over flips, if that is wanted."""
+    from cardiomegaly.reports.ensemble import average_flips
 
-
-def _flipped(runs: dict[str, Run], images: ImageFolder) -> dict[str, pd.DataFrame]:
-    # Networks and their libraries take seconds and most of a GiB: only where they are needed.
-    from cardiomegaly.model.predictor import Predictor
-    from cardiomegaly.training.device import keep_freed_memory
-
-    keep_freed_memory()
-    return {
-        f"{name}, flips averaged": _add_flips(
-            run.predictions, Predictor.from_checkpoint(run.checkpoint), images
-        )
-        for name, run in runs.items()
-    }
-
-
-def _add_flips(table: pd.DataFrame, predictor: Any, folder: ImageFolder) -> pd.DataFrame:
-    """Average each probability of a prediction table with that of the image's mirror image."""
-    images = folder.batches(table["image"].tolist(), predictor.image_size)
-    mirrored = [predictor.predict(pixels[..., ::-1].copy()).probability for pixels in images]
-    return table.assign(probability=(table["probability"] + np.concatenate(mirrored)) / 2)
-
-
-def _look(
-    options: Options, subject: Subject, runs: dict[str, Run], images: ImageFolder | None
-) -> Looked:
-    boxes = Path(options.boxes) if options.boxes else images.root / BOX_LIST if images else None
-    if boxes is None or not (options.boxes or boxes.is_file()):
-        return Looked(notes=["No list of boxes is at hand (say boxes=FILE or images=FOLDER)."])
-    if not runs and options.given_boxes is None:
-        return Looked(notes=["Predictions come without maps; boxes can be judged by given_boxes."])
-    from cardiomegaly.model.predictor import Predictor
-    from cardiomegaly.reports.localise import Looking, localise
-    from cardiomegaly.training.device import keep_freed_memory
-
-    keep_freed_memory()
-    given = Path(options.given_boxes) if options.given_boxes else None
-    looking = Looking(boxes, given, options.gradcam, options.fraction, options.seed)
-    predictors = {name: Predictor.from_checkpoint(run.checkpoint) for name, run in runs.items()}
-    found = localise(subject, predictors, images, looking)
-    return Looked(
-        pd.concat(found.summaries, ignore_index=True) if found.summaries else None,
-        pd.concat(found.images, ignore_index=True) if found.images else None,
-        found.sheets,
-        notes=list(dict.fromkeys(found.notes)),
-    )
-
-
-def _contradictions(assessment: Assessment, images: ImageFolder) -> Any:
-    """The pictures of the most confident contradictions whose images are there, and titles."""
-    rows = assessment.audit.contradictions if assessment.audit else pd.DataFrame()
-    rows = rows[[images.has(image) for image in rows["image"]]]
-    if rows.empty:
+    if not options.flip:
         return None
-    titles = [f"label {row.target}, p {row.probability:.2f}" for row in rows.itertuples()]
-    return images.pixels(rows["image"].tolist(), SHEET_SIZE), titles
+    if images is None:
+        raise UserError("flip: the images are needed, say images=FOLDER")
+    return {name: average_flips(run, images, options.device) for name, run in runs.items()}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,36 +9,37 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
 from omegaconf import MISSING
 
 from cardiomegaly import cli
-from cardiomegaly.reports.sweep_report import write_report
-from cardiomegaly.sweep.ledger import LEDGER, read_ledger
 
 
 @dataclass
 class Options:
     sweep: str = field(default=MISSING, metadata={"help": "folder of the sweep"})
     resamples: int = field(default=2000, metadata={"help": "of the bootstrap behind the intervals"})
+    device: str = field(
+        default="auto", metadata={"help": "for the best run's maps: auto, cpu or cuda"}
+    )
 
 
 def act(options: Options) -> None:
-    """Write the report and say where it is."""
+    """Write the report, say it in short and say where it is."""
+    # Not imported above: --help and a mistake in the words need none of it.
+    from cardiomegaly.reports.sweep_page import report_sweep
+    from cardiomegaly.sweep.ledger import LEDGER, read_ledger
+
     folder = Path(options.sweep)
-    path = write_report(folder, _ledger(folder), options.resamples)
-    print((folder / "summary.md").read_text(encoding="utf-8"))
-    print(f"report: {path}")
+    # A folder of runs that no sweep has kept a ledger for is reported as well.
+    ledger = read_ledger(folder) if (folder / LEDGER).is_dir() else None
+    summary, warnings = report_sweep(folder, ledger, options.resamples, options.device)
+    print("\n".join([*summary, *(f"warning: {warning}" for warning in warnings)]))
+    print(f"\nreport: {folder / 'report.html'}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     return cli.run(Options, act, __doc__, argv)
-
-
-def _ledger(folder: Path) -> pd.DataFrame | None:
-    """The sweep's ledger; None for a folder of runs that no sweep has kept one for."""
-    return read_ledger(folder) if (folder / LEDGER).is_dir() else None
 
 
 if __name__ == "__main__":

@@ -81,7 +81,10 @@ def make_run(
     write_csv(folder / "predictions.csv", predictions)
     write_csv(folder / "history.csv", make_history(epochs, seed))
     write_json(folder / "metrics.json", parts | {"meta": known | meta})
-    configure(folder, {"backbone": {"name": backbone}, "balance": balance, "seed": seed})
+    configure(
+        folder,
+        {"backbone": {"name": backbone, "weights": "pretrained"}, "balance": balance, "seed": seed},
+    )
     return folder
 
 

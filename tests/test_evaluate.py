@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from cardiomegaly.data.labels import read_labels
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.evaluation.localisation import blind_boxes, score_boxes
 from cardiomegaly.evaluation.metrics import binary_metrics
+from cardiomegaly.reports.pages import escape_markdown
 from cardiomegaly.training.record import read_run, write_results
+from tests.reports.test_pages import refuse_references
 
 QUICK = "resamples=50"
 
@@ -57,6 +60,15 @@ def labels_of(root: Path) -> str:
     return f"labels={root / 'Data_Entry_2017.csv'}"
 
 
+def linked(run: Path, folder: Path, *without: str) -> Path:
+    """A run folder that is like another but for some files."""
+    folder.mkdir()
+    for item in run.iterdir():
+        if item.name not in without:
+            (folder / item.name).symlink_to(item)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def evaluated(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
@@ -85,9 +97,34 @@ def test_a_run_is_evaluated_with_every_part(evaluated: Path, trained_run: Path) 
 def test_the_page_needs_nothing_from_elsewhere(evaluated: Path) -> None:
     page = (evaluated / "evaluation.html").read_text()
     assert page.count("data:image/png;base64,") >= 10
-    assert "http://" not in page and "https://" not in page and "<script" not in page
+    refuse_references(page)
     for title in ("Calibration", "Subgroups", "Label audit", "Localisation", "without the heart"):
         assert title in page
+
+
+def test_the_report_begins_with_five_sentences(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whom, good, reference, distrust, looks = results(evaluated)["summary"]
+    assert whom.startswith("A smoke run (2 epochs at most): mobilenetv1 (random weights, all of")
+    figures = rows(results(evaluated), "thresholds").set_index(["rule", "metric"])
+    auroc = figures.loc[("fixed", "auroc")]
+    interval = f"{auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})"
+    assert f"its AUROC is {interval}" in good
+    assert "sees no image" in reference and "labels" in distrust and "smoke run" in distrust
+    table = rows(results(evaluated), "localisation")
+    table = table[(table["part"] == "held out") & (table["metric"] == "pointing")]
+    pointing = table.set_index("method").loc["attention", "value"]
+    assert looks.startswith("The highest point of its attention map") and f"{pointing:.0%}" in looks
+    markdown = (evaluated / "evaluation.md").read_text()
+    assert [line[2:40] for line in markdown.splitlines()[4:9]] == [
+        escape_markdown(sentence)[:38] for sentence in results(evaluated)["summary"]
+    ]
+
+
+def test_the_markdown_names_pictures_that_are_there(evaluated: Path) -> None:
+    names = re.findall(r"^!\[.*\]\((.*)\)$", (evaluated / "evaluation.md").read_text(), re.M)
+    assert len(names) >= 10 and all((evaluated / name).is_file() for name in names)
 
 
 def test_tables_are_written_as_csv(evaluated: Path) -> None:
@@ -99,10 +136,7 @@ def test_tables_are_written_as_csv(evaluated: Path) -> None:
 def test_flips_and_several_runs_are_averaged_and_compared(
     trained_run: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    for item in trained_run.iterdir():
-        (other / item.name).symlink_to(item)
+    other = linked(trained_run, tmp_path / "other")
     words = (f"run=[{trained_run},{other}]", "flip=true", "gradcam=false", f"output={tmp_path}/out")
     assert run(*words) == 0
     found = results(tmp_path / "out")
@@ -246,6 +280,7 @@ def test_bad_predictions_are_one_clear_line(
         (["RUN", "minimum=0"], "minimum: 1 or more positive images are needed"),
         (["RUN", "images=nowhere"], "images: the folder nowhere does not exist"),
         (["RUN", "boxes=none.csv"], "box list none.csv does not exist"),
+        (["RUN", "device=gpu"], "device: must be auto, cpu or cuda, got 'gpu'"),
         (["RUN", "fraction=2"], "fraction: a number over 0 and up to 1 is allowed, got 2"),
         (["run=[RUN,RUN]", "output=x"], "run: each run may be given once"),
     ],
@@ -272,11 +307,7 @@ def test_mistakes_are_one_clear_line(
 def test_runs_of_different_test_images_are_refused(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    for item in trained_run.iterdir():
-        if item.name not in ("predictions.csv", "metrics.json"):
-            (other / item.name).symlink_to(item)
+    other = linked(trained_run, tmp_path / "other", "predictions.csv", "metrics.json")
     record = read_run(trained_run)
     table = record.predictions
     fewer = table.drop(index=table.index[table["split"] == "test"][:1])
@@ -288,20 +319,50 @@ def test_runs_of_different_test_images_are_refused(
 def test_a_run_whose_data_are_gone_is_evaluated_as_far_as_it_goes(
     trained_run: Path, tmp_path: Path
 ) -> None:
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    for item in trained_run.iterdir():
-        if item.name != "metrics.json":
-            (moved / item.name).symlink_to(item)
+    moved = linked(trained_run, tmp_path / "moved", "metrics.json")
     metrics = json.loads((trained_run / "metrics.json").read_text())
     metrics["meta"] |= {"data_root": str(tmp_path / "gone"), "label_file_sha256": "0"}
     (moved / "metrics.json").write_text(json.dumps(metrics))
     assert run(f"run={moved}") == 0
     found = results(moved / "evaluation")
-    assert "label file is not at hand" in found["warnings"][0]
-    assert "label audit" in found["undefined"] and "No list of boxes" in found["notes"][0]
+    assert "label file is not at hand" in found["warnings"][1]
+    assert "label audit" in found["undefined"] and "no list of boxes" in found["notes"][0]
     assert {"view", "sex", "age"} == set(rows(found, "subgroups")["dimension"])
     labels = read_run(trained_run).meta
     given = f"labels={Path(labels['data_root']) / labels['label_file']}"
     assert run(f"run={moved}", given, f"output={tmp_path / 'again'}") == 0
-    assert "is not the label file" in results(tmp_path / "again")["warnings"][0]
+    assert "is not the label file" in results(tmp_path / "again")["warnings"][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("predictions.csv", "image,patient_id", "is missing or not the file that the run wrote"),
+        ("split.csv", "image,patient_id", "is missing or not the file that the run wrote"),
+        ("metrics.json", '{"val": ', "metrics.json is damaged"),
+        ("history.csv", "", "history.csv is damaged"),
+    ],
+)
+def test_damaged_records_are_one_line_that_names_the_file(
+    name: str,
+    content: str,
+    message: str,
+    trained_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = linked(trained_run, tmp_path / "run", name)
+    (broken / name).write_text(content)
+    assert run(f"run={broken}") == 2
+    error = capsys.readouterr().err
+    assert message in error and str(broken / name) in error and error.count("\n") == 1
+
+
+def test_without_a_checkpoint_the_figures_are_still_reported(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = linked(trained_run, tmp_path / "run", "checkpoints")
+    assert run(f"run={broken}") == 0
+    assert capsys.readouterr().out.count(str(broken / "checkpoints")) == 1
+    found = results(broken / "evaluation")
+    assert "thresholds" in found["tables"] and "localisation" not in found["tables"]

@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation.metrics import Array
-from cardiomegaly.evaluation.uncertainty import Draws, draw_patients, interval
+from cardiomegaly.evaluation.uncertainty import RESAMPLES, Draws, draw_patients, interval
 
 FRAME = 1024
 # Maps are scaled to this many pixels a side: a quarter of the frame, finer than any map here.
@@ -175,7 +175,11 @@ def blind_boxes(true: Array) -> dict[str, Array]:
 
 
 def summarise(
-    scores: Mapping[str, pd.DataFrame], true: Array, patient: Sequence[int], seed: int = 0
+    scores: Mapping[str, pd.DataFrame],
+    true: Array,
+    patient: Sequence[int],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Average each method over images and measure its lift over the best blind baseline.
 
@@ -183,7 +187,7 @@ def summarise(
         scores: by method, of `score_boxes` or `score_maps` on the same n images.
         true: (n, 4) boxes.
         patient: (n,) identifiers.
-        seed: of the bootstrap over patients.
+        resamples, seed: of the bootstrap over patients.
 
     Returns:
         A row a method (baselines last) and metric: method, metric, value, low, high,
@@ -191,7 +195,7 @@ def summarise(
         resample, so its choice does not flatter the method.
     """
     blind = {name: score_boxes(box, true) for name, box in blind_boxes(true).items()}
-    draws = draw_patients(np.ones(len(true)), patient, seed=seed)
+    draws = draw_patients(np.ones(len(true)), patient, resamples, seed)
     drawn = {name: _means(draws, table) for name, table in {**scores, **blind}.items()}
     rows = []
     for name, table in {**scores, **blind}.items():

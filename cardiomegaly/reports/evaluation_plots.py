@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
-from cardiomegaly.reports.style import COLOURS, INK, QUIET, new_figure, save, save_note, tidy
-
-FRAME = 1024  # pixels a side in which NIH's boxes are given
+from cardiomegaly.data.boxes import BOX_FRAME
+from cardiomegaly.reports.localise import MapSheet
+from cardiomegaly.reports.plots import (
+    COLOURS,
+    INK,
+    QUIET,
+    image_grid,
+    new_figure,
+    save,
+    save_note,
+    tidy,
+)
 
 
 def plot_forest(
@@ -122,25 +129,14 @@ def plot_overlaps(table: pd.DataFrame, path: Path | str) -> None:
     save(figure, path)
 
 
-def plot_box_sheet(
-    images: NDArray[np.uint8],
-    maps: Sequence[NDArray[np.floating]],
-    boxes: NDArray[np.float64],
-    titles: Sequence[str],
-    path: Path | str,
-) -> None:
-    """Draw images (n, H, W) under their maps, each with its true box (1024-pixel frame)."""
-    columns = min(4, len(images))
-    rows = math.ceil(len(images) / columns)
-    figure = new_figure(2.4 * columns, 2.65 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    extent = (0, FRAME, FRAME, 0)
-    for axes, image, saliency, box, title in zip(grid, images, maps, boxes, titles, strict=False):
+def plot_box_sheet(sheet: MapSheet, path: Path | str) -> None:
+    """Draw images under their maps, each with its true box."""
+    figure, grid = image_grid(len(sheet.images), min(4, len(sheet.images)), 2.4, 2.65)
+    extent = (0, BOX_FRAME, BOX_FRAME, 0)
+    columns = zip(grid, sheet.images, sheet.maps, sheet.boxes, sheet.titles, strict=False)
+    for axes, image, saliency, (x, y, width, height), title in columns:
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent)
         axes.imshow(saliency, cmap="viridis", alpha=0.4, interpolation="bilinear", extent=extent)
-        x, y, width, height = box
         axes.add_patch(Rectangle((x, y), width, height, fill=False, ec="#ffd000", lw=1.8))
         axes.set_title(title, fontsize=7, color=INK)
     save(figure, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,148 +12,186 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cardiomegaly import UserError
-from cardiomegaly.data.boxes import read_boxes
+from cardiomegaly.data.boxes import NUMBERS, read_boxes
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.data.labels import FINDING
 from cardiomegaly.evaluation.localisation import score_boxes, score_maps, summarise
-from cardiomegaly.model.predictor import Predictor
-from cardiomegaly.reports.evaluation_content import MapSheet
-from cardiomegaly.reports.subjects import Subject
+from cardiomegaly.training.record import Run
+
+BOX_LIST = "BBox_List_2017.csv"
+ATTENTION, GRADCAM = "attention", "Grad-CAM"
+TRAINED, HELD_OUT = "training", "held out"
+PART_NAMES = {"val": HELD_OUT, "test": HELD_OUT, "train": TRAINED}
+COLUMNS = ["part", "n_images", "method", "metric", "value"]
+SHEET, SHEET_SIZE = 8, 256
 
 Maps = list[NDArray[np.float32]]
-TRAINED = "training"
-PART_NAMES = {"val": "held out", "test": "held out", "train": TRAINED}
-CORNERS = ["x", "y", "width", "height"]
-SHOWN, SHEET_SIZE = 8, 256
+
+
+@dataclass(frozen=True)
+class MapSheet:
+    """Images (n, H, W) under one method's maps, with true boxes (n, 4) and titles."""
+
+    method: str
+    images: NDArray[np.uint8]
+    maps: Sequence[NDArray[np.floating]]
+    boxes: NDArray[np.float64]
+    titles: list[str]
 
 
 @dataclass
 class Localisation:
-    """Summaries (part, n_images and as `localisation.summarise`), a row an image and method,
-    sheets to look at, and what was left out and why."""
+    """Where maps look and boxes lie.
 
-    summaries: list[pd.DataFrame] = field(default_factory=list)
-    images: list[pd.DataFrame] = field(default_factory=list)
+    `summary` has part, n_images and the columns of `localisation.summarise`, `images` a row an
+    image and method; both are empty where nothing was judged. `notes` say what was left out.
+    """
+
+    summary: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
     sheets: list[MapSheet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Looking:
-    """How to look.
-
-    `boxes` is NIH's list, `given` a list of boxes to judge or None; `gradcam` None takes Grad-CAM
-    where its package is installed; `fraction` of a map's range bounds its box; `seed` is that of
-    the bootstrap.
-    """
-
-    boxes: Path
-    given: Path | None = None
-    gradcam: bool | None = None
-    fraction: float = 0.5
-    seed: int = 0
-
-
 def localise(
-    subject: Subject,
-    predictors: Mapping[str, Predictor],
+    images: pd.DataFrame,
+    runs: Mapping[str, Run],
     folder: ImageFolder | None,
-    looking: Looking,
+    *,
+    boxes: Path | None = None,
+    given_boxes: Path | None = None,
+    gradcam: bool | None,
+    fraction: float,
+    resamples: int,
+    seed: int,
+    device: str,
 ) -> Localisation:
-    """Judge maps and given boxes on the boxed hearts of a subject, training images apart.
+    """Judge maps and given boxes on the boxed hearts among images, training images by themselves.
+
+    Args:
+        images: image, patient_id and part of what the models may have seen.
+        runs: by name, those whose maps are judged.
+        folder: where the images are, None where they are not at hand.
+        boxes: NIH's list; None for the one among the images.
+        given_boxes: a list of boxes to judge.
+        gradcam: judge Grad-CAM; None where its package is installed.
+        fraction: of a map's range, above which its box lies.
+        resamples, seed: of the bootstrap over patients.
+        device: auto, cpu or cuda.
 
     Raises:
-        UserError: a list cannot be read, the boxes given lack an image, an
-            image cannot be decoded, or Grad-CAM is wanted and not installed.
+        UserError: a list cannot be read, the boxes given lack an image, an image cannot be
+            decoded, a checkpoint cannot be read, or Grad-CAM is wanted and not installed.
     """
-    found, boxes = Localisation(), boxed_hearts(subject, looking.boxes)
-    if predictors and folder is not None:
-        there = np.array([folder.has(image) for image in boxes["image"]], bool)
-        found.notes += (
-            [f"{(~there).sum()} boxed images are not at hand."] if not there.all() else []
-        )
-        boxes = boxes[there]
-    for part, rows in boxes.groupby("part"):
+    if boxes is None and folder is not None and (folder.root / BOX_LIST).is_file():
+        boxes = folder.root / BOX_LIST
+    if boxes is None:
+        return Localisation(notes=["no list of boxes is at hand (say boxes=FILE or images=FOLDER)"])
+    if not runs and given_boxes is None:
+        return Localisation(notes=["predictions come without maps; given_boxes=FILE judges boxes"])
+    result, hearts = Localisation(), boxed_hearts(images, boxes)
+    summaries, rows_of_images = [], []
+    if hearts.empty:
+        result.notes.append("no image of these predictions has a heart box")
+    maps: dict[str, Maps] = {}
+    if runs and folder is not None:
+        at_hand = np.array([folder.has(image) for image in hearts["image"]], bool)
+        if not at_hand.all():
+            result.notes.append(f"{(~at_hand).sum()} boxed images are not at hand")
+        hearts = hearts[at_hand].reset_index(drop=True)
+        if gradcam is None and find_spec("pytorch_grad_cam") is None:
+            gradcam = False
+            result.notes.append("Grad-CAM needs pip install 'cardiomegaly[explain]'")
+        names = hearts["image"].tolist()
+        maps = _maps(runs, folder, names, gradcam is not False, device, result.notes)
+        if maps and not any(method.startswith(ATTENTION) for method in maps):
+            result.notes.append("the head has no attention map")
+    for part, rows in hearts.groupby("part"):
         if len(rows) < 2:
-            found.notes.append(f"{part}: 1 boxed image; the baselines need two.")
+            result.notes.append(f"{part}: 1 boxed image; the baselines need two")
             continue
-        images = rows["image"].tolist()
-        maps = _maps(predictors, folder, images, looking.gradcam, found.notes) if folder else {}
-        true = rows[CORNERS].to_numpy(np.float64)
-        scores = {name: score_maps(kept, true, looking.fraction) for name, kept in maps.items()}
-        if looking.given is not None:
-            scores["boxes given"] = score_boxes(_given(looking.given, images), true)
-        summary = summarise(scores, true, rows["patient_id"].tolist(), looking.seed)
-        summary.insert(0, "n_images", len(rows))
-        summary.insert(0, "part", part)
-        found.summaries.append(summary)
-        found.images += [
-            table.assign(image=images, part=part, method=name) for name, table in scores.items()
+        names, true = rows["image"].tolist(), rows[NUMBERS].to_numpy(np.float64)
+        own = {method: [every[row] for row in rows.index] for method, every in maps.items()}
+        scores = {method: score_maps(every, true, fraction) for method, every in own.items()}
+        if given_boxes is not None:
+            scores["boxes given"] = score_boxes(_given(given_boxes, names), true)
+        if not scores:
+            continue
+        summary = summarise(scores, true, rows["patient_id"].tolist(), resamples, seed)
+        summaries.append(summary.assign(part=part, n_images=len(rows)))
+        rows_of_images += [
+            table.assign(image=names, part=part, method=name) for name, table in scores.items()
         ]
-        if part != TRAINED and folder is not None:
-            found.sheets += _sheets(maps, scores, images, true, folder)
-    if boxes.empty:
-        found.notes.append("No image of these predictions has a heart box.")
-    return found
+        if part == HELD_OUT and folder is not None:
+            result.sheets += [
+                _sheet(method, every, scores[method]["iou"].to_numpy(), names, true, folder)
+                for method, every in own.items()
+            ]
+    if summaries:
+        result.summary = pd.concat(summaries, ignore_index=True)
+        result.images = pd.concat(rows_of_images, ignore_index=True)
+    return result
 
 
-def boxed_hearts(subject: Subject, path: Path) -> pd.DataFrame:
-    """Heart boxes of a subject's images: image, x, y, width, height, patient_id and part."""
+def boxed_hearts(images: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Images that have a heart box in a list: their columns, with x, y, width, height."""
     boxes = read_boxes(path)
     boxes = boxes[boxes["finding"] == FINDING].drop_duplicates("image")
-    return boxes.merge(subject.images.replace({"part": PART_NAMES}), on="image")
+    return boxes.merge(images.replace({"part": PART_NAMES}), on="image")
 
 
 def _given(path: Path, images: list[str]) -> NDArray[np.float64]:
-    boxes = read_boxes(path)
-    boxes = boxes[boxes["finding"] == FINDING].drop_duplicates("image").set_index("image")
+    boxes = boxed_hearts(pd.DataFrame({"image": images, "part": ""}), path).set_index("image")
     absent = [image for image in images if image not in boxes.index]
     if absent:
         raise UserError(
             f"given_boxes: {path} has no box of {len(absent)} boxed images, {absent[0]} for one; "
             "give one heart box for each"
         )
-    return boxes.loc[images, CORNERS].to_numpy(np.float64)
+    return boxes.loc[images, NUMBERS].to_numpy(np.float64)
 
 
 def _maps(
-    predictors: Mapping[str, Predictor],
+    runs: Mapping[str, Run],
     folder: ImageFolder,
     images: list[str],
-    gradcam: bool | None,
+    gradcam: bool,
+    device: str,
     notes: list[str],
 ) -> dict[str, Maps]:
-    """Maps of every image by method; what a head or a machine lacks becomes a note."""
-    kept: dict[str, Maps] = {}
-    wanted = find_spec("pytorch_grad_cam") is not None if gradcam is None else gradcam
-    for name, predictor in predictors.items():
-        suffix = f", {name}" if len(predictors) > 1 else ""
-        for batch in folder.batches(images, predictor.image_size):
-            attention = predictor.predict(batch).attention
+    """Maps of every image by method; a model that cannot be read becomes a note."""
+    # Networks and their libraries take seconds and most of a GiB: only where they are needed.
+    from cardiomegaly.model.predictor import Predictor, choose_device
+
+    maps: dict[str, Maps] = {}
+    target = choose_device(device)
+    for name, run in runs.items():
+        try:
+            predictor = Predictor.from_checkpoint(run.checkpoint, target)
+        except UserError as error:
+            notes.append(str(error))
+            continue
+        suffix = f", {name}" if len(runs) > 1 else ""
+        for pixels in folder.batches(images, predictor.image_size):
+            attention = predictor.predict(pixels).attention
             if attention is not None:
-                kept.setdefault(f"attention{suffix}", []).extend(attention)
-            if wanted:
-                kept.setdefault(f"Grad-CAM{suffix}", []).extend(predictor.gradcam(batch))
-        if f"attention{suffix}" not in kept:
-            notes.append(f"The head of {name} has no attention map.")
-    if predictors and not wanted:
-        notes.append("Grad-CAM is left out (pip install 'cardiomegaly[explain]' brings it).")
-    return kept
+                maps.setdefault(f"{ATTENTION}{suffix}", []).extend(attention)
+            if gradcam:
+                maps.setdefault(f"{GRADCAM}{suffix}", []).extend(predictor.gradcam(pixels))
+    return maps
 
 
-def _sheets(
-    maps: Mapping[str, Maps],
-    scores: Mapping[str, pd.DataFrame],
+def _sheet(
+    method: str,
+    maps: Maps,
+    iou: NDArray[np.float64],
     images: list[str],
     boxes: NDArray[np.float64],
     folder: ImageFolder,
-) -> list[MapSheet]:
-    """Draw, of each method, images spread evenly from its best to its worst."""
-    sheets = []
-    for name, kept in maps.items():
-        order = np.argsort(-scores[name]["iou"].to_numpy(), kind="stable")
-        chosen = order[np.linspace(0, len(order) - 1, min(SHOWN, len(order))).astype(int)]
-        titles = [f"{Path(images[at]).stem}, IoU {scores[name]['iou'][at]:.2f}" for at in chosen]
-        pixels = folder.pixels([images[at] for at in chosen], SHEET_SIZE)
-        sheets.append(MapSheet(name, pixels, [kept[at] for at in chosen], boxes[chosen], titles))
-    return sheets
+) -> MapSheet:
+    """Images spread evenly from a method's best to its worst."""
+    order = np.argsort(-iou, kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(SHEET, len(order))).astype(int)]
+    titles = [f"{Path(images[place]).stem}, IoU {iou[place]:.2f}" for place in chosen]
+    pixels = folder.pixels([images[place] for place in chosen], SHEET_SIZE)
+    return MapSheet(method, pixels, [maps[place] for place in chosen], boxes[chosen], titles)

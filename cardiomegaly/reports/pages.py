@@ -1,178 +1,81 @@
-"""One self-contained HTML page: text, warnings, tables and pictures, nothing loaded from elsewhere.
+"""Writes a report twice: as Markdown from a template, and as one self-contained HTML page.
 
-Everything given is escaped; pictures are PNG and travel inside the page; the page's own policy
-forbids the browser to fetch anything.
+A report is a Markdown template (templates/*.md) in which every value is escaped; the page is made
+from that Markdown (markdown-it-py, which passes no HTML through), its pictures travel inside, and
+its own policy forbids the browser to fetch anything.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 import struct
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import escape
 
-from cardiomegaly import UserError
-from cardiomegaly.training.record import write_text
+from cardiomegaly.training.files import write_text
 
+RANKING = {
+    "auroc": "AUROC", "average_precision": "average precision", "brier": "Brier score", "ece": "ECE"
+}  # fmt: skip
+THRESHOLDED = {
+    "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
+    "accuracy": "accuracy", "f1": "F1 (cardiomegaly)", "f1_weighted": "F1 (weighted)",
+    "f1_macro": "F1 (macro)",
+}  # fmt: skip
+METRICS = RANKING | THRESHOLDED
 NOTHING = "–"  # noqa: RUF001 - what stands in a table where there is no figure
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SCREEN_SCALE = 96 / 130  # the plots have 130 points an inch, a browser's inch has 96
 
-STYLE = """
-:root { color-scheme: light }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #222;
-  background: #fff; max-width: 1180px; margin: 0 auto; padding: 24px }
-h1 { font-size: 1.7em; line-height: 1.2; margin: 0 0 .2em }
-h2 { font-size: 1.25em; margin: 2em 0 .5em; padding-bottom: .2em; border-bottom: 1px solid #ddd }
-h3 { font-size: 1.05em; margin: 1.4em 0 .4em }
-p, ul { max-width: 75ch }
-a { color: #0060a0 }
-.subtitle, figcaption, caption { color: #666; font-size: .9em }
-nav { margin: 1em 0; font-size: .95em }
-nav ul { list-style: none; padding: 0; margin: 0; columns: 2 18em; max-width: none }
-nav li.sub { padding-left: 1.2em }
-.warning { border-left: 4px solid #d55e00; background: #fdf1ea; padding: .6em .9em; margin: .8em 0;
-  max-width: 85ch }
-.scroll { overflow-x: auto; margin: 1em 0 }
-table { border-collapse: collapse; font-size: .87em; font-variant-numeric: tabular-nums }
-caption { text-align: left; padding-bottom: .4em; caption-side: top }
-th, td { padding: .3em .55em; text-align: left; vertical-align: top; white-space: pre-line;
-  border-bottom: 1px solid #eee }
-thead th { white-space: pre-line; border-bottom: 1.5px solid #888; vertical-align: bottom }
-tbody th { font-weight: 600; min-width: 11em; max-width: 20em }
-td.number { text-align: right; white-space: pre }
-th.number { text-align: right }
-figure { display: inline-block; margin: 1em 1em 1em 0; vertical-align: top; max-width: 100% }
-figure img { display: block; max-width: 100%; height: auto }
-figcaption { max-width: 60ch; margin-top: .3em }
-pre { background: #f5f5f5; padding: .6em .9em; overflow-x: auto; white-space: pre-wrap }
-@page { size: A4 landscape; margin: 12mm }
-@media print {
-  body { font-size: 10pt; max-width: none; padding: 0 }
-  .scroll { overflow: visible }
-  table { font-size: 7.5pt }
-  h2, h3 { break-after: avoid }
-  figure, tr, .warning { break-inside: avoid }
-}
-"""
+
+class Markdown(str):
+    """Text that is Markdown already, so that a template does not escape it."""
 
 
-class Page:
-    """A page that grows from top to bottom: call its methods in reading order, then `write`.
+def write_report(template: str, markdown: Path, html: Path, values: dict[str, Any]) -> None:
+    """Write a report as Markdown and as HTML, each in one step.
 
-    A list of contents stands below the title as soon as there are three headings.
+    Args:
+        template: its name below templates/.
+        markdown, html: where to; pictures are named relative to the folder of the first.
+        values: of the template.
     """
+    text = TEMPLATES.get_template(template).render(values)
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    write_text(markdown, text)
+    write_text(html, to_html(text, markdown.parent))
 
-    def __init__(self, title: str, subtitle: str = "") -> None:
-        self.title = title
-        self.subtitle = subtitle
-        self._body: list[str] = []
-        self._headings: list[tuple[str, int, str]] = []
 
-    def heading(self, text: str, level: int = 2) -> None:
-        """Start a section (level 2) or a part of one (level 3)."""
-        anchor = f"section-{len(self._headings) + 1}"
-        self._headings.append((anchor, level, text))
-        self._body.append(f'<h{level} id="{anchor}">{escape(text)}</h{level}>')
-
-    def text(self, text: str) -> None:
-        """Add a paragraph."""
-        self._body.append(f"<p>{escape(text)}</p>")
-
-    def items(self, texts: Iterable[str]) -> None:
-        """Add a list with a bullet an item."""
-        self._body.append("<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>")
-
-    def code(self, text: str) -> None:
-        """Add text as a terminal shows it, such as a command or an error."""
-        self._body.append(f"<pre>{escape(text)}</pre>")
-
-    def warning(self, text: str) -> None:
-        """Add a box that cannot be overlooked."""
-        self._body.append(f'<div class="warning" role="alert">{escape(text)}</div>')
-
-    def table(self, frame: pd.DataFrame, caption: str = "", decimals: int = 3) -> None:
-        """Add a table; the index is shown where it carries names, a line break stays one.
-
-        Fractions are rounded to `decimals`, what is missing or nan becomes a dash.
-        """
-        named = not isinstance(frame.index, pd.RangeIndex)
-        cells = [[cell(value, decimals) for value in row] for row in frame.to_numpy(dtype=object)]
-        right = [
-            bool(cells) and all(_is_figure(row[column]) for row in cells)
-            for column in range(frame.shape[1])
-        ]
-        classes = [' class="number"' if is_right else "" for is_right in right]
-        names = zip(classes, frame.columns, strict=True)
-        head = "<th></th>" if named else ""
-        head += "".join(f'<th scope="col"{kind}>{escape(str(name))}</th>' for kind, name in names)
-        lines = []
-        for label, row in zip(frame.index, cells, strict=True):
-            first = f'<th scope="row">{escape(str(label))}</th>' if named else ""
-            rest = zip(classes, row, strict=True)
-            lines.append(first + "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in rest))
-        self._body.append(
-            '<div class="scroll"><table>'
-            + (f"<caption>{escape(caption)}</caption>" if caption else "")
-            + f"<thead><tr>{head}</tr></thead><tbody>"
-            + "".join(f"<tr>{line}</tr>" for line in lines)
-            + "</tbody></table></div>"
-        )
-
-    def figure(self, png: Path | str | bytes, caption: str = "") -> None:
-        """Add a picture from a PNG file or its bytes; the caption also serves as its description.
-
-        Raises:
-            UserError: the file does not exist.
-            UserError: it is not a PNG.
-        """
-        content = png if isinstance(png, bytes) else Path(png).read_bytes()
-        if not content.startswith(PNG_SIGNATURE):
-            raise UserError(f"figure: a PNG is needed, {content[:8]!r} begins none; save it as PNG")
-        width = round(struct.unpack(">I", content[16:20])[0] * SCREEN_SCALE)
-        data = base64.b64encode(content).decode("ascii")
-        self._body.append(
-            f'<figure><img width="{width}" alt="{escape(caption)}" '
-            f'src="data:image/png;base64,{data}">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
-        )
-
-    def html(self) -> str:
-        """The whole page."""
-        return (
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-            "img-src data:; style-src 'unsafe-inline'\">\n"
-            f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style></head><body>\n"
-            f"<h1>{escape(self.title)}</h1>\n"
-            + (f'<p class="subtitle">{escape(self.subtitle)}</p>\n' if self.subtitle else "")
-            + self._contents()
-            + "\n".join(self._body)
-            + "\n</body></html>\n"
-        )
-
-    def write(self, path: Path | str) -> None:
-        """Write the page in one step."""
-        write_text(path, self.html())
-
-    def _contents(self) -> str:
-        if len(self._headings) < 3:
-            return ""
-        entries = [
-            f'<li{" class=sub" if level > 2 else ""}><a href="#{anchor}">{escape(text)}</a></li>'
-            for anchor, level, text in self._headings
-        ]
-        return f'<nav aria-label="Contents"><ul>{"".join(entries)}</ul></nav>\n'
+def to_html(markdown: str, folder: Path) -> str:
+    """Make the page of a report: its first heading is the title, its pictures are put inside."""
+    tokens = PARSER.parse(markdown)
+    headings: list[tuple[str, str, str]] = []
+    for place, token in enumerate(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", f"section-{len(headings)}")
+            headings.append((f"section-{len(headings)}", token.tag, _plain(tokens[place + 1])))
+        if [child.type for child in token.children or []] == ["image"]:
+            token.type = "figure"
+            tokens[place - 1].hidden = tokens[place + 1].hidden = True  # the paragraph around it
+    start = next((i for i, token in enumerate(tokens) if token.tag == "h2"), len(tokens))
+    summary, body = (
+        PARSER.renderer.render(part, PARSER.options, {"folder": folder})
+        for part in (tokens[:start], tokens[start:])
+    )
+    return PAGE.get_template("page.html").render(headings=headings, summary=summary, body=body)
 
 
 def cell(value: object, decimals: int = 3) -> str:
-    """Write one value of a table in words: rounded, yes or no, a dash for what is missing."""
+    """One value of a table as text: rounded, yes or no, a dash for what is missing."""
     if value is None or value is pd.NA or value is pd.NaT:
         return NOTHING
     if isinstance(value, (bool, np.bool_)):
@@ -185,5 +88,75 @@ def cell(value: object, decimals: int = 3) -> str:
     return str(value)
 
 
+def with_interval(value: float, low: float, high: float, decimals: int = 3) -> str:
+    """A figure and its interval as text."""
+    if not np.isfinite(value):
+        return "undefined"
+    if not np.isfinite(low):
+        return f"{value:.{decimals}f}"
+    return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+
+
+def interval_column(
+    table: pd.DataFrame, value: str, prefix: str = "", decimals: int = 3
+) -> list[str]:
+    """Every row's figure with its interval, from the columns value, {prefix}low, {prefix}high."""
+    columns = zip(table[value], table[f"{prefix}low"], table[f"{prefix}high"], strict=True)
+    return [with_interval(*row, decimals) for row in columns]
+
+
+def escape_markdown(value: object) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    if isinstance(value, Markdown):
+        return value
+    text = re.sub(r"([\\`*<>&#\[\]|]|\b_\B|\B_\b)", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", text)  # what would begin a list
+
+
+def to_table(frame: pd.DataFrame) -> Markdown:
+    """A Markdown table; the index stands first if it carries names, figures on the right."""
+    named = not isinstance(frame.index, pd.RangeIndex)
+    rows = [[cell(value) for value in row] for row in frame.to_numpy(dtype=object)]
+    figures = [bool(column) and all(map(_is_figure, column)) for column in zip(*rows, strict=True)]
+    marks = ["---:" if right else "---" for right in figures] or ["---"] * frame.shape[1]
+    lines: list[Sequence[object]] = [list(frame.columns), [Markdown(mark) for mark in marks], *rows]
+    if named:
+        first = ["", Markdown("---"), *frame.index]
+        lines = [[label, *line] for label, line in zip(first, lines, strict=True)]
+    return Markdown("\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines))
+
+
+def to_figure(path: str, caption: str) -> Markdown:
+    """A picture, named from the folder of the report; the caption also describes it."""
+    return Markdown(f"![{escape_markdown(caption)}]({path})")
+
+
 def _is_figure(text: str) -> bool:
-    return text == NOTHING or text[:1].isdigit() or (text[:1] == "-" and text[1:2].isdigit())
+    return text in (NOTHING, "undefined") or text.lstrip("-")[:1].isdigit()
+
+
+def _plain(inline: Token) -> str:
+    return "".join(child.content for child in inline.children or [])
+
+
+def _embed(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+    """The HTML of a picture, which then needs no file."""
+    (image,) = tokens[place].children or []
+    content = (env["folder"] / str(image.attrGet("src"))).read_bytes()
+    width = round(struct.unpack(">I", content[16:20])[0] * SCREEN_SCALE)
+    caption, data = escape(_plain(image)), base64.b64encode(content).decode("ascii")
+    return (
+        f'<figure><div class="scroll"><img style="--width: {width}px" alt="{caption}" '
+        f'src="data:image/png;base64,{data}"></div><figcaption>{caption}</figcaption></figure>\n'
+    )
+
+
+PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
+PARSER.add_render_rule("figure", _embed)
+PARSER.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
+PARSER.add_render_rule("table_close", lambda *_: "</table></div>\n")
+PAGE = Environment(
+    loader=PackageLoader("cardiomegaly.reports"), autoescape=True, undefined=StrictUndefined
+)
+TEMPLATES = PAGE.overlay(autoescape=False, finalize=escape_markdown, trim_blocks=True)
+TEMPLATES.filters |= {"table": to_table, "figure": to_figure}

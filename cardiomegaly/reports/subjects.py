@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from cardiomegaly import UserError
 from cardiomegaly.data.labels import read_labels
 from cardiomegaly.evaluation.comparison import common_images, refuse_repeats
 from cardiomegaly.evaluation.fitting import Cohort, Predicted
+from cardiomegaly.reports.ensemble import average
+from cardiomegaly.reports.origin import read_split, smoke_reasons, weights_of
 from cardiomegaly.training.record import SPLIT, Run
 
-OWN_COLUMNS = ["image", "patient_id", "target", "probability"]
+OWN_COLUMNS = ["image", "patient_id", "target", "probability", "logit"]
 TIME_COLUMNS = ["image", "patient_id", "follow_up", "target"]
+ORIGIN = ("backbone", "model", "head", "balance", "seed", "cohort", "split", "split_hash")
 
 
 @dataclass
@@ -25,86 +28,68 @@ class Subject:
     """Images and models to judge, the first model being the one judged in every way.
 
     `images` has image, patient_id and part (train, val, test; "all" where the training is unknown)
-    of every image that the models may have seen.
+    of every image that the models may have seen; `runs` are those behind the models, if any.
     """
 
     name: str
     cohort: Cohort
     models: dict[str, Predicted]
     images: pd.DataFrame
+    runs: list[Run] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
-def name_runs(runs: list[Run]) -> dict[str, Run]:
+def name_runs(runs: Sequence[Run]) -> dict[str, Run]:
     """Name runs by their folder, with as much of the path as tells them apart."""
-    for depth in range(1, max(len(run.folder.resolve().parts) for run in runs) + 1):
+    for depth in range(1, max((len(run.folder.resolve().parts) for run in runs), default=1) + 1):
         names = ["/".join(run.folder.resolve().parts[-depth:]) for run in runs]
         if len(set(names)) == len(runs):
             return dict(zip(names, runs, strict=True))
     raise UserError(f"run: each run may be given once, got {', '.join(names)}")
 
 
-def average(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Average the probabilities of models on the same images.
-
-    Raises:
-        UserError: the models were not tested on the same images.
-    """
-    aligned = common_images(tables)
-    mean = np.mean([table["probability"] for table in aligned.values()], axis=0)
-    return next(iter(aligned.values())).assign(probability=mean)
-
-
 def subject_of_runs(
-    name: str, runs: list[Run], tables: Mapping[str, pd.DataFrame], labels: Path | None
+    runs: Mapping[str, Run],
+    labels: Path | None,
+    flipped: Mapping[str, pd.DataFrame] | None = None,
 ) -> Subject:
-    """Judge models by their prediction tables (validation and test rows), split as the runs were.
+    """Judge runs by their predictions, several also by their mean, which is then judged first.
 
     Args:
-        name: of the whole.
-        runs: the runs behind the tables; the first gives split and origin.
-        tables: by model name, the one to judge first.
+        runs: by name; the first gives split and origin.
         labels: NIH's label file; without it, only the columns of the predictions are known.
+        flipped: by name of the run, its predictions averaged over flips; these are judged first.
 
     Raises:
-        UserError: as `common_images`; or no test images; or an image that the label file lacks.
+        UserError: as `common_images`; no test images; an image that the label file lacks; or a
+            split that cannot be read.
     """
-    tests, vals = ({name: _rows(name, table, part) for name, table in tables.items()}
-                   for part in ("test", "val"))  # fmt: skip
-    if len(tables) > 1:
+    plain = {name: run.predictions for name, run in runs.items()}
+    best = {f"{name}, flips averaged": table for name, table in (flipped or {}).items()} or plain
+    if len(best) > 1:
+        suffix = " with flips" if flipped else ""
+        best = {f"mean of {len(best)} runs{suffix}": average(best)}
+    tests, vals = (
+        {name: _rows(name, table, part) for name, table in (best | plain).items()}
+        for part in ("test", "val")
+    )
+    if len(tests) > 1:
         tests, vals = common_images(tests), common_images(vals)
-    first, val = next(iter(tests.values())), next(iter(vals.values()))
-    run, warnings, train, timeline = runs[0], [], None, None
-    split = pd.read_csv(run.folder / SPLIT, dtype={"image": str, "split": str})
-    shared = split.groupby("patient_id")["split"].nunique().gt(1).sum()
-    if shared:
-        warnings.append(
-            f"{shared:,} patients stand in more than one part of the split: the network has seen "
-            "patients that it is tested on, and every figure here is too favourable."
-        )
-    if run.meta.get("data") == "phantom":
-        warnings.append(
-            "These predictions are of the phantom cohort, which is generated: the figures show "
-            "that the program works and say nothing about radiographs."
-        )
-    if labels is None:
-        warnings.append("The label file is not at hand (say labels=FILE): parts are left out.")
-    else:
-        digest = hashlib.sha256(labels.read_bytes()).hexdigest()
-        if run.label_file_sha256 not in (None, digest):
-            warnings.append(f"{labels} is not the label file that the run was trained with.")
+    models = {name: _predicted(tests[name], vals[name]) for name in tests}
+    name, run = next(iter(tests)), next(iter(runs.values()))
+    test, val, split = tests[name], vals[name], read_split(run)
+    train = timeline = None
+    if labels is not None:
         table = read_labels(labels)
-        first = join_labels(first, table, "predictions")
-        train = join_labels(split[split["split"] == "train"][["image"]], table, SPLIT)
-        timeline = table.loc[table["patient_id"].isin(first["patient_id"]), TIME_COLUMNS]
-    models = {
-        model: Predicted(tests[model]["probability"].to_numpy(), _probability(vals[model]))
-        for model in tables
-    }
-    cohort = Cohort(first, val["target"].to_numpy() if len(val) else None, train, timeline)
-    images = split[["image", "patient_id", "split"]].rename(columns={"split": "part"})
-    return Subject(name, cohort, models, images, _origin(runs, labels), warnings)
+        test = join_labels(test, table, "predictions")
+        train = join_labels(split.loc[split["part"] == "train", ["image"]], table, SPLIT)
+        timeline = table.loc[table["patient_id"].isin(test["patient_id"]), TIME_COLUMNS]
+    cohort = Cohort(test, val["target"].to_numpy() if len(val) else None, train, timeline)
+    known = list(runs.values())
+    return Subject(
+        name, cohort, models, split, known, _origin(known, labels), _warnings(run, split, labels)
+    )
 
 
 def _rows(name: str, table: pd.DataFrame, part: str) -> pd.DataFrame:
@@ -115,16 +100,42 @@ def _rows(name: str, table: pd.DataFrame, part: str) -> pd.DataFrame:
     return rows
 
 
-def _probability(table: pd.DataFrame) -> np.ndarray | None:
-    return table["probability"].to_numpy() if len(table) else None
+def _predicted(test: pd.DataFrame, val: pd.DataFrame) -> Predicted:
+    values = [
+        table[column].to_numpy() if len(table) and column in table else None
+        for column in ("probability", "logit")
+        for table in (test, val)
+    ]
+    return Predicted(*values)  # type: ignore[arg-type]
 
 
-def _origin(runs: list[Run], labels: Path | None) -> dict[str, str]:
+def _warnings(run: Run, split: pd.DataFrame, labels: Path | None) -> list[str]:
+    warnings = []
+    shared = split.groupby("patient_id")["part"].nunique().gt(1).sum()
+    if shared:
+        warnings.append(
+            f"{shared:,} patients stand in more than one part of the split: the network has seen "
+            "patients that it is tested on, and every figure here is too favourable."
+        )
+    if reasons := smoke_reasons(run):
+        warnings.append(
+            f"This is a smoke run ({'; '.join(reasons)}): its figures show that the program works "
+            "and say nothing about radiographs."
+        )
+    if labels is None:
+        warnings.append("The label file is not at hand (say labels=FILE): parts are left out.")
+    elif run.label_file_sha256 not in (None, hashlib.sha256(labels.read_bytes()).hexdigest()):
+        warnings.append(f"{labels} is not the label file that the run was trained with.")
+    return warnings
+
+
+def _origin(runs: Sequence[Run], labels: Path | None) -> dict[str, str]:
     meta = runs[0].meta
-    found = {f"run {place}": str(run.folder) for place, run in enumerate(runs, 1)}
-    kept = ("backbone", "head", "balance", "seed", "cohort", "split", "split_hash", "data_root")
-    found |= {name: str(meta[name]) for name in kept if name in meta and len(runs) == 1}
-    return found | {"label file": str(labels) if labels else "not at hand"}
+    origin = {f"run {place}": str(run.folder) for place, run in enumerate(runs, 1)}
+    origin |= {name: str(meta[name]) for name in ORIGIN if name in meta and len(runs) == 1}
+    origin["weights"] = ", ".join(dict.fromkeys(weights_of(run) for run in runs))
+    origin["data"] = str(meta.get("data_root"))
+    return origin | {"label file": str(labels) if labels else "not at hand"}
 
 
 def subject_of_csv(
@@ -166,9 +177,10 @@ def subject_of_csv(
     refuse_repeats("predictions", test["image"])
     timeline = table.loc[table["patient_id"].isin(test["patient_id"]), TIME_COLUMNS]
     models = {predictions.stem: Predicted(test["probability"].to_numpy(np.float64), None)}
-    origin = {"predictions": str(predictions), "label file": str(labels)}
+    origin = {"predictions": str(predictions), "weights": "not known", "label file": str(labels)}
     images = test[["image", "patient_id"]].assign(part="all")
-    return Subject(predictions.stem, Cohort(test, labels=timeline), models, images, origin)
+    cohort = Cohort(test, labels=timeline)
+    return Subject(predictions.stem, cohort, models, images, origin=origin)
 
 
 def join_labels(given: pd.DataFrame, labels: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cardiomegaly.reports.plots import Styles
+from cardiomegaly.reports.pages import METRICS
+from cardiomegaly.reports.plots import COLOURS, INK, QUIET, Styles, new_figure, note, save, tidy
 from cardiomegaly.reports.published import study_figure
-from cardiomegaly.reports.style import COLOURS, INK, QUIET, new_figure, note, save, tidy
 
 LINES = ("-", "--", ":", "-.")
-PANELS = {"f1": "F1 (cardiomegaly)", "f1_weighted": "F1 (weighted)", "auroc": "AUROC"}
+PANELS = ("f1", "f1_weighted", "auroc")
 # Under which name the study's figures have what is plotted here.
 STUDY_COLUMNS = {"f1": "f1_positive", "f1_weighted": "f1_weighted"}
 STUDY_HEAD = "gwap"
@@ -56,8 +56,8 @@ def plot_intervals(table: pd.DataFrame, path: Path | str) -> None:
     places = {name: index for index, name in enumerate(dict.fromkeys(names))}
     figure = new_figure(10.4, 1.3 + 0.55 * max(len(places), 2))
     grid = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (metric, title) in zip(grid, PANELS.items(), strict=True):
-        tidy(axes, title, "")
+    for axes, metric in zip(grid, PANELS, strict=True):
+        tidy(axes, METRICS[metric], "")
         axes.grid(visible=False, axis="y")
         for balance, colour in ((True, COLOURS[0]), (False, COLOURS[1])):
             chosen = (table["balance"] == balance).to_numpy()
@@ -112,7 +112,7 @@ def _draw_side(
             continue
         axes.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [y, y], color=colour, lw=1.6)
         axes.plot(row[metric], y, "o", color=colour, ms=6, mec="white", label=ORDER[not balance])
-        if row["head"] != STUDY_HEAD or metric not in STUDY_COLUMNS:
+        if row["head"] != STUDY_HEAD or row["smoke"] or metric not in STUDY_COLUMNS:
             continue
         study = study_figure(row["backbone"], balance, STUDY_COLUMNS[metric])
         if study is not None:

@@ -9,18 +9,20 @@ from typing import Any
 import pandas as pd
 
 from cardiomegaly import UserError
+from cardiomegaly.reports.origin import weights_of
 from cardiomegaly.reports.published import BACKBONES
 from cardiomegaly.training.record import Run, UnfinishedRunError, find_runs, read_run
 
-# What of a run's meta may tell it from another; the rest is found in the overrides.
+# What of a run's record may tell it from another; the rest is found in the overrides.
 VARIABLES = (
-    "backbone", "balance", "head", "trainable", "features", "data", "cohort", "split", "seed",
+    "backbone", "balance", "head", "weights", "trainable", "features", "data", "cohort", "split",
+    "seed",
 )  # fmt: skip
-NAMES = {"backbone.trainable": "trainable"}
+NAMES = {"backbone.trainable": "trainable", "backbone.weights": "weights"}
 # Overrides that say where and how a run is computed, not what.
 NO_SETTING = ("resume", "experiment", "logger", "data.workers", "data.cache", "trainer.devices")
 JOB_COLUMNS = ["job", "status", "settings", "message"]
-SILENT = {
+MESSAGES = {
     "planned": "not started yet",
     "running": "still running",
     "interrupted": "interrupted: starting the same sweep again goes on from its last checkpoint",
@@ -73,9 +75,10 @@ def distinguishing(runs: Sequence[Run]) -> list[str]:
 
 def setting(run: Run, key: str) -> Any:
     """What a run has for a setting: as recorded, as overridden, or as configured."""
-    name = NAMES.get(key, key)
-    if name in VARIABLES and name in run.meta:
-        return run.meta[name]
+    if key == "weights":
+        return weights_of(run)
+    if key in VARIABLES and key in run.meta:
+        return run.meta[key]
     if key in (given := _overrides(run)):
         return given[key]
     value: Any = run.config
@@ -105,17 +108,18 @@ def _overrides(run: Run) -> dict[str, str]:
 def _open_jobs(
     ledger: pd.DataFrame | None, finished: set[str], broken: dict[str, tuple[str, str]]
 ) -> pd.DataFrame:
-    rows, listed, records = [], set(finished), []
+    """Jobs of the ledger that are not finished, then folders that the ledger does not know."""
+    rows, listed, jobs = [], set(finished), []
     if ledger is not None:
-        records = ledger.astype(object).where(ledger.notna(), None).to_dict("records")
-    for job in records:
+        jobs = ledger.astype(object).where(ledger.notna(), None).to_dict("records")
+    for job in jobs:
         folder = Path(str(job.get("run_dir") or "")).name
         status = str(job.get("status"))
         if folder in listed:
             continue
         if folder:
             listed.add(folder)
-        message = str(job.get("error") or SILENT.get(status, ""))
+        message = str(job.get("error") or MESSAGES.get(status, ""))
         if status == "done":
             gone = ("missing", f"its run folder {job.get('run_dir')} is gone")
             status, message = broken.get(folder, gone)
@@ -124,6 +128,6 @@ def _open_jobs(
         given = job.get("overrides")
         settings = given if isinstance(given, str) else " ".join(given or [])
         rows.append([str(job.get("job")), status, settings, message])
-    left = {name: why for name, why in broken.items() if name not in listed}
-    rows += [[name, status, "", message] for name, (status, message) in left.items()]
+    unknown = {name: why for name, why in broken.items() if name not in listed}
+    rows += [[name, status, "", message] for name, (status, message) in unknown.items()]
     return pd.DataFrame(rows, columns=JOB_COLUMNS)

@@ -1,7 +1,7 @@
 """The runs of a sweep as tables: what tells them apart, their figures with intervals, their means.
 
 A run is labelled by whatever distinguishes it in this sweep (backbone and balance in the study's
-own, the head in an ablation); runs that differ by nothing but the seed form a cell.
+own, the head in an ablation); runs that differ by nothing but the seed share a configuration.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cardiomegaly.evaluation.uncertainty import draw_patients, metric_intervals
+from cardiomegaly.evaluation.uncertainty import Estimate, draw_patients, metric_intervals
+from cardiomegaly.reports.origin import smoke_reasons
+from cardiomegaly.reports.pages import METRICS, interval_column
 from cardiomegaly.reports.published import BACKBONES, study_figure
 from cardiomegaly.reports.sweep_runs import (
     VARIABLES,
@@ -25,30 +27,21 @@ from cardiomegaly.reports.sweep_runs import (
 )
 from cardiomegaly.training.record import Run
 
-METRICS = {
-    "f1": "F1 (cardiomegaly)",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "accuracy": "accuracy",
-    "f1_weighted": "F1 (weighted)",
-}
-RECORDED = (
+NUMBERS = (
     "image_size", "parameters", "parameters_trainable", "images_per_second", "train_seconds",
-    "epochs", "best_epoch", "peak_memory_mb", "device", "precision", "n_train", "n_val", "n_test",
-    "split_hash", "label_file_sha256",
+    "epochs", "best_epoch", "peak_memory_mb", "n_train", "n_val", "n_test",
 )  # fmt: skip
+TEXTS = ("device", "precision", "split_hash", "label_file_sha256")
+NOT_COMPUTED = Estimate(np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
 class Sweep:
     """What is known of a sweep at this moment.
 
-    `table` has a row a finished run, in the order of `runs`: run, label, cell (the label without
-    the seed), VARIABLES, `<metric>`, `<metric>_low`, `<metric>_high` on the test part, RECORDED.
+    `table` has a row a finished run, in the order of `runs`: run, label, configuration (the label
+    without the seed), smoke (why it is a smoke run, or empty), VARIABLES, `<metric>`,
+    `<metric>_low`, `<metric>_high` on the test part, NUMBERS and TEXTS as recorded.
     `jobs` lists what is not finished: job, status, settings, message.
     """
 
@@ -59,9 +52,7 @@ class Sweep:
     jobs: pd.DataFrame
 
 
-def read_sweep(
-    folder: Path | str, ledger: pd.DataFrame | None = None, resamples: int = 2000
-) -> Sweep:
+def read_sweep(folder: Path | str, ledger: pd.DataFrame | None, resamples: int) -> Sweep:
     """Read every run below a folder and judge the finished ones on their test part.
 
     Args:
@@ -76,6 +67,8 @@ def read_sweep(
     variables = distinguishing(runs)
     rows = [_row(run, variables, resamples) for run in runs]
     table = pd.DataFrame(rows, columns=None if rows else ["label", *VARIABLES, *METRICS])
+    for name in table.columns.intersection(list(NUMBERS)):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
     table.insert(0, "run", [str(run.folder.relative_to(folder)) for run in runs])
     if rows:
         twins = table["label"].duplicated(keep=False)
@@ -83,85 +76,76 @@ def read_sweep(
     return Sweep(Path(folder), runs, variables, table, jobs)
 
 
-def cell_table(sweep: Sweep) -> pd.DataFrame:
-    """Average runs that differ by the seed only: `runs`, then mean and SD (n - 1) of each metric.
-
-    The index is the cell's label; the SD of a single run is nan.
-    """
-    groups = sweep.table.groupby("cell", sort=False)
-    columns: dict[str, Any] = {"runs": groups.size()}
+def _row(run: Run, variables: list[str], resamples: int) -> dict[str, Any]:
+    settings = {key: setting(run, key) for key in variables}
+    configuration = {key: value for key, value in settings.items() if key != "seed"}
+    rest = {key: configuration[key] for key in configuration if key not in ("backbone", "balance")}
+    row: dict[str, Any] = {"label": label_of(settings)}
+    row |= {"configuration": label_of(configuration), "rest": label_of(rest)}
+    row |= {"smoke": ", ".join(smoke_reasons(run))}
+    row |= {key: setting(run, key) for key in VARIABLES} | settings
+    test, threshold = run.part("test"), run.metrics["test"].get("threshold", 0.5)
+    estimates: dict[str, Estimate] = {}
+    if len(test):
+        draws = draw_patients(test["target"], test["patient_id"], resamples)
+        logit = test.get("logit")
+        estimates = metric_intervals(test["target"], test["probability"], draws, threshold, logit)
     for name in METRICS:
-        columns[f"{name}_mean"] = groups[name].mean()
-        columns[f"{name}_sd"] = groups[name].std(ddof=1)
+        estimate = estimates.get(name, NOT_COMPUTED)
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    row |= {"threshold": threshold, "n_positive": int(test["target"].sum())}
+    return row | {key: run.meta.get(key) for key in (*NUMBERS, *TEXTS)}
+
+
+def seed_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Average runs that differ by the seed only, a row a configuration.
+
+    Returns:
+        runs (how many), weights, and mean and SD (n - 1, nan for a single run) of each metric.
+    """
+    groups = table.groupby("configuration", sort=False)
+    columns: dict[str, Any] = {"runs": groups.size(), "weights": groups["weights"].first()}
+    for name in METRICS:
+        columns |= {f"{name}_mean": groups[name].mean(), f"{name}_sd": groups[name].std(ddof=1)}
     return pd.DataFrame(columns)
 
 
 def study_table(sweep: Sweep) -> pd.DataFrame:
     """Set the weighted F1 of the sweep beside the study's: rows balance and source, text cells.
 
-    One run is written with its 95% interval, several as mean and SD. Where a sweep varies more
-    than backbone, balance and seed, every combination of the rest has its own row.
+    One run is written with its 95% interval, several as mean and SD, smoke runs as what they are;
+    the last column names the weights. Where a sweep varies more than backbone, balance and seed,
+    every combination of the rest has its own row.
     """
-    rest = [key for key in sweep.variables if key not in ("backbone", "balance", "seed")]
+    varied = set(sweep.variables) - {"backbone", "balance", "seed"}
     table, rows = sweep.table, {}
-    backbones = list(dict.fromkeys(table["backbone"])) if len(table) else []
-    if not rest:
+    backbones = list(dict.fromkeys(table["backbone"]))
+    if not varied:
         backbones = [*BACKBONES, *(name for name in backbones if name not in BACKBONES)]
     for balance in (True, False):
-        mode = label_of({"balance": balance})
-        groups: list[tuple[Hashable, pd.DataFrame]] = [("", table)]
-        if len(table):
-            table = sweep.table[sweep.table["balance"] == balance]
-            groups = list(table.groupby("rest", sort=False)) or [("", table)]
-        if rest and not len(table):
+        mode, own = label_of({"balance": balance}), table[table["balance"] == balance]
+        if varied and own.empty:
             continue
+        groups: list[tuple[Hashable, pd.DataFrame]] = [("", own)]
+        if len(own):
+            groups = list(own.groupby("rest", sort=False))
         for name, group in groups:
-            row = f"{mode}, {name}" if name else f"{mode}, this sweep"
-            rows[row] = [_cell(group, backbone) for backbone in backbones]
+            figures = [_own_figure(group[group["backbone"] == other]) for other in backbones]
+            weights = ", ".join(group["weights"].unique())
+            rows[f"{mode}, {name or 'this sweep'}"] = [*figures, weights or None]
         for source, split in (("study's headline", "headline"), ("study's test set", "test")):
-            figures = [study_figure(name, balance, "f1_weighted", split) for name in backbones]
-            rows[f"{mode}, {source}"] = [f"{f:.2f}" if f is not None else None for f in figures]
+            published = [study_figure(name, balance, "f1_weighted", split) for name in backbones]
+            texts = [None if figure is None else f"{figure:.2f}" for figure in published]
+            rows[f"{mode}, {source}"] = [*texts, "ImageNet"]
     names = [BACKBONES.get(name, name) for name in backbones]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=names, dtype=object)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "weights"], dtype=object)
 
 
-def _row(run: Run, variables: list[str], resamples: int) -> dict[str, Any]:
-    settings = {key: setting(run, key) for key in variables}
-    cell = {key: value for key, value in settings.items() if key != "seed"}
-    rest = {key: value for key, value in cell.items() if key not in ("backbone", "balance")}
-    row: dict[str, Any] = {"label": label_of(settings)}
-    row |= {"cell": label_of(cell), "rest": label_of(rest)}
-    row |= {key: run.meta.get(key) for key in VARIABLES} | settings
-    test = run.part("test")
-    threshold = run.metrics["test"].get("threshold", 0.5)
-    if len(test):
-        draws = draw_patients(test["target"], test["patient_id"], resamples)
-        found = metric_intervals(test["target"], test["probability"], draws, threshold)
-    for name in METRICS:
-        estimate = found[name] if len(test) else None
-        row[name] = estimate.value if estimate else np.nan
-        row[f"{name}_low"] = estimate.low if estimate else np.nan
-        row[f"{name}_high"] = estimate.high if estimate else np.nan
-    row |= {"threshold": threshold, "n_positive": int(test["target"].sum())}
-    return row | {key: run.meta.get(key) for key in RECORDED}
-
-
-def _cell(runs: pd.DataFrame, backbone: str) -> str | None:
-    found = runs[runs["backbone"] == backbone] if len(runs) else runs
-    if not len(found):
+def _own_figure(runs: pd.DataFrame) -> str | None:
+    """The weighted F1 of runs that differ by the seed only."""
+    if runs.empty:
         return None
-    if len(found) > 1:
-        mean, spread = found["f1_weighted"].mean(), found["f1_weighted"].std(ddof=1)
-        return f"{mean:.2f} ± {spread:.2f} ({len(found)} runs)"
-    one = found.iloc[0]
-    return with_interval(one, "f1_weighted", 2)
-
-
-def with_interval(row: pd.Series[Any], name: str, decimals: int = 3, gap: str = " ") -> str | None:
-    """Write a metric with its interval, "0.812 (0.770-0.853)"; None where it is undefined."""
-    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    if not np.isfinite(value):
-        return None
-    known = np.isfinite(low) and np.isfinite(high)
-    span = f"({low:.{decimals}f}-{high:.{decimals}f})" if known else "(no interval)"
-    return f"{value:.{decimals}f}{gap}{span}"
+    values, smoke = runs["f1_weighted"], ", smoke run" if runs["smoke"].any() else ""
+    if len(runs) == 1:
+        return interval_column(runs, "f1_weighted", "f1_weighted_", decimals=2)[0] + smoke
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f} ({len(runs)} runs){smoke}"

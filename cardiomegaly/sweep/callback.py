@@ -97,12 +97,13 @@ def record(folder: Path, planned: list[Planned]) -> None:
 
 def finish(folder: Path) -> int:
     """Write the report and list what is not done; returns the exit code."""
-    from cardiomegaly.reports.sweep_report import write_report  # draws: not needed by a job
+    from cardiomegaly.reports.sweep_page import report_sweep  # draws: not needed by a job
 
-    path = write_report(folder, ledger.read_ledger(folder))
+    report_sweep(folder, ledger.read_ledger(folder))
     entries = ledger.read_entries(folder)
     left = [entry for entry in entries if entry.status != ledger.DONE]
-    print(f"\n{len(entries) - len(left)} of {len(entries)} jobs are done. Report: {path}")
+    done, path = len(entries) - len(left), folder / "report.html"
+    print(f"\n{done} of {len(entries)} jobs are done. Report: {path}")
     for entry in left:
         where = f" by process {entry.pid} on {entry.host}" * (entry.status == ledger.RUNNING)
         print(f"{entry.status}: {entry.job}{where}: {entry.error or ''}".rstrip(": "))

@@ -29,7 +29,7 @@ from cardiomegaly.training.record import METRICS, write_json
 
 LEDGER = "ledger"
 PLANNED, RUNNING, DONE = "planned", "running", "done"
-FAILED, INTERRUPTED = "failed", "interrupted"
+FAILED, INTERRUPTED, DAMAGED = "failed", "interrupted", "damaged"
 COLUMNS = [
     "job", "status", "overrides", "run_dir", "error", "objective", "started", "finished", "host",
     "pid", "attempts",
@@ -108,15 +108,25 @@ def read_entries(sweep: Path) -> list[Entry]:
 def read_ledger(folder: Path | str) -> pd.DataFrame:
     """The ledger of a sweep folder as a table, one row a job (COLUMNS).
 
+    A job whose file is damaged has the status "damaged" and says so in `error`.
+
     Raises:
         UserError: the folder has no ledger.
-        UserError: a file of it is damaged.
     """
     sweep = Path(folder)
     if not (sweep / LEDGER).is_dir():
         raise UserError(f"{sweep} has no ledger: give the folder that a sweep wrote into")
-    rows = [asdict(entry) | {"run_dir": str(sweep / entry.job)} for entry in read_entries(sweep)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    entries, damaged = [], []
+    for job in (path.stem for path in (sweep / LEDGER).glob("*.json")):
+        try:
+            entry = read_entry(sweep, job)
+        except UserError as error:
+            damaged.append({"job": job, "status": DAMAGED, "error": str(error)})
+        else:
+            entries += [entry] if entry else []
+    entries.sort(key=lambda entry: (entry.number, entry.job))
+    rows = [asdict(entry) | {"run_dir": str(sweep / entry.job)} for entry in entries]
+    return pd.DataFrame(rows + damaged, columns=COLUMNS)
 
 
 @contextmanager

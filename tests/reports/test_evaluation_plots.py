@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cardiomegaly.reports import evaluation_plots as draw
+from cardiomegaly.reports.localise import MapSheet
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def test_decision_curves_have_a_panel_a_prevalence(figures: list[Figure]) -> Non
 
 
 def test_the_true_box_is_drawn_where_it_is(figures: list[Figure]) -> None:
-    images = np.zeros((2, 8, 8), np.uint8)
+    images, maps = np.zeros((2, 8, 8), np.uint8), [np.ones((3, 3))] * 2
     boxes = np.array([[100.0, 200, 300, 400]] * 2)
-    draw.plot_box_sheet(images, [np.ones((3, 3))] * 2, boxes, ["a", "b"], "x.png")
+    draw.plot_box_sheet(MapSheet("attention", images, maps, boxes, ["a", "b"]), "x.png")
     patch = figures[0].axes[1].patches[0]
     assert patch.get_xy() == (100, 200) and patch.get_width() == 300

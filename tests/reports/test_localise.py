@@ -1,60 +1,106 @@
-"""Joining boxes with a subject's images: training images apart, what is missing named."""
+"""Joining boxes with the images of a run: training images by themselves, what is missing named."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
 from cardiomegaly.data.boxes import read_boxes
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.evaluation.fitting import Cohort, Predicted
-from cardiomegaly.reports.localise import Looking, localise
-from cardiomegaly.reports.subjects import Subject
+from cardiomegaly.reports.localise import Localisation, localise
+from cardiomegaly.training.record import read_run
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
 
 
-def make_subject(boxes: Path, parts: list[str]) -> Subject:
-    """A subject of the boxed hearts, dealt to the parts in turn."""
+def judge(images: pd.DataFrame, boxes: Path | None, **words: Any) -> Localisation:
+    given = {"runs": {}, "folder": None, "gradcam": False, "fraction": 0.5, "resamples": 50}
+    return localise(images, boxes=boxes, **{**given, "seed": 0, "device": "cpu", **words})
+
+
+def boxed(boxes: Path, parts: list[str]) -> pd.DataFrame:
+    """The boxed hearts of a list, dealt to the parts in turn."""
     images = read_boxes(boxes).query("finding == 'Cardiomegaly'")["image"].to_list()
     table = pd.DataFrame({"image": images, "patient_id": range(len(images))})
-    table["part"] = [parts[place % len(parts)] for place in range(len(images))]
-    cohort = Cohort(table.assign(target=1))
-    return Subject("made", cohort, {"made": Predicted(np.ones(len(table)), None)}, table)
+    return table.assign(part=[parts[place % len(parts)] for place in range(len(images))])
 
 
-def test_training_images_are_reported_apart(phantom_root: Path) -> None:
-    boxes = phantom_root / "BBox_List_2017.csv"
-    subject = make_subject(boxes, ["train", "val", "test"])
-    found = localise(subject, {}, None, Looking(boxes, given=boxes))
-    sizes = {table["part"].iloc[0]: table["n_images"].iloc[0] for table in found.summaries}
-    counts = subject.images["part"].value_counts()
+@pytest.fixture
+def boxes(phantom_root: Path) -> Path:
+    return phantom_root / "BBox_List_2017.csv"
+
+
+def test_training_images_are_reported_by_themselves(boxes: Path) -> None:
+    images = boxed(boxes, ["train", "val", "test"])
+    result = judge(images, boxes, given_boxes=boxes)
+    sizes = result.summary.groupby("part")["n_images"].first().to_dict()
+    counts = images["part"].value_counts()
     assert sizes == {"training": counts["train"], "held out": counts["val"] + counts["test"]}
-    assert set(found.images[0]["image"]) <= set(subject.images["image"])
+    assert set(result.images["image"]) == set(images["image"])
 
 
-def test_too_few_boxes_are_a_note(phantom_root: Path, tmp_path: Path) -> None:
-    boxes = phantom_root / "BBox_List_2017.csv"
-    subject = make_subject(boxes, ["test"])
-    subject.images = subject.images.iloc[:1]
-    assert localise(subject, {}, None, Looking(boxes)).notes == [
-        "held out: 1 boxed image; the baselines need two."
-    ]
-    subject.images = subject.images.iloc[:0]
-    found = localise(subject, {}, None, Looking(boxes))
-    assert found.notes == ["No image of these predictions has a heart box."]
-    assert not found.summaries
+def test_too_few_boxes_are_a_note(boxes: Path) -> None:
+    images = boxed(boxes, ["test"])
+    result = judge(images.iloc[:1], boxes, given_boxes=boxes)
+    assert result.notes == ["held out: 1 boxed image; the baselines need two"]
+    result = judge(images.iloc[:0], boxes, given_boxes=boxes)
+    assert result.notes == ["no image of these predictions has a heart box"]
+    assert result.summary.empty
 
 
-def test_given_boxes_must_cover_the_boxed_images(phantom_root: Path, tmp_path: Path) -> None:
-    boxes, given = phantom_root / "BBox_List_2017.csv", tmp_path / "given.csv"
+def test_given_boxes_must_cover_the_boxed_images(boxes: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given.csv"
     given.write_text(HEADER + "other.png,Cardiomegaly,1,2,3,4\n")
     with pytest.raises(UserError, match=r"given_boxes: .* has no box of \d+ boxed images"):
-        localise(make_subject(boxes, ["test"]), {}, None, Looking(boxes, given))
+        judge(boxed(boxes, ["test"]), boxes, given_boxes=given)
+
+
+def test_resamples_and_seed_reach_the_intervals(boxes: Path) -> None:
+    images = boxed(boxes, ["test"])
+    few, same, many, other = (
+        judge(images, boxes, given_boxes=boxes, resamples=resamples, seed=seed).summary
+        for resamples, seed in ((5, 0), (5, 0), (500, 0), (5, 1))
+    )
+    pd.testing.assert_frame_equal(few, same)
+    for table in (many, other):
+        assert (few["value"] == table["value"]).all() and (few["low"] != table["low"]).any()
+
+
+def test_maps_of_a_run_lie_on_every_boxed_image_at_hand(
+    trained_run: Path, phantom_root: Path, boxes: Path
+) -> None:
+    images, run = boxed(boxes, ["train", "test"]), read_run(trained_run)
+    folder = ImageFolder(phantom_root)
+    del folder.paths[Path(images["image"][0]).stem]
+    result = judge(images, None, runs={"run": run}, folder=folder)
+    assert result.notes == ["1 boxed images are not at hand"]
+    rows = result.images[result.images["method"] == "attention"]
+    assert sorted(rows["image"]) == sorted(images["image"][1:])
+    (sheet,) = result.sheets
+    assert sheet.method == "attention" and len(sheet.images) == len(sheet.maps) > 1
+    table = rows[rows["part"] == "held out"].set_index("image")
+    assert [float(title.split()[-1]) for title in sheet.titles] == sorted(
+        (round(float(title.split()[-1]), 2) for title in sheet.titles), reverse=True
+    )
+    best = sheet.titles[0].split(",")[0] + ".png"
+    assert table["iou"].idxmax() == best
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_note(
+    trained_run: Path, phantom_root: Path, boxes: Path, tmp_path: Path
+) -> None:
+    for item in trained_run.iterdir():
+        if item.name != "checkpoints":
+            (tmp_path / item.name).symlink_to(item)
+    runs = {"cut": read_run(tmp_path), "run": read_run(trained_run)}
+    images, folder = boxed(boxes, ["test"]), ImageFolder(phantom_root)
+    result = judge(images, None, runs=runs, folder=folder)
+    assert len(result.notes) == 1 and str(tmp_path / "checkpoints") in result.notes[0]
+    assert "attention, run" in set(result.summary["method"])
 
 
 def test_image_folder_names_what_is_missing(phantom_root: Path, tmp_path: Path) -> None:

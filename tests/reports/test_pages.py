@@ -1,4 +1,4 @@
-"""The page: everything is escaped, nothing is fetched, tables read as they were given."""
+"""Reports: everything is escaped, nothing is fetched, HTML and Markdown say the same."""
 
 from __future__ import annotations
 
@@ -6,16 +6,37 @@ import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cardiomegaly import UserError
-from cardiomegaly.reports.pages import Page, cell
-from cardiomegaly.reports.style import save_note
+from cardiomegaly.reports.pages import (
+    cell,
+    escape_markdown,
+    interval_column,
+    to_html,
+    to_table,
+    with_interval,
+    write_report,
+)
+from cardiomegaly.reports.plots import save_note
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+DASH = "–"  # noqa: RUF001
+NASTY = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[click](https://example.org)",
+    "![see](https://example.org/x.png)",
+    "<https://example.org>",
+    "a | b \\| c",
+    "*bold* `code` &lt; _x_",
+    "one\n\n# two",
+    "- item",
+    "12. item",
+)
 
 
 class Checker(HTMLParser):
@@ -44,73 +65,94 @@ class Checker(HTMLParser):
 def refuse_references(text: str) -> None:
     """Fail where a page names anything outside itself."""
     for tag, name, value in Checker(text).attributes:
+        assert tag not in ("script", "link", "iframe", "object") and not name.startswith("on")
         if name in ("src", "href"):
             assert value.startswith(("data:image/png;base64,", "#")), (tag, value[:60])
-        assert tag not in ("script", "link", "iframe", "object")
     style = re.search(r"<style>(.*?)</style>", text, re.S)
     assert style and "url(" not in style[1] and "@import" not in style[1]
-    assert "http://" not in text and "https://" not in text
 
 
-def test_a_page_with_everything_stands_alone(tmp_path: Path) -> None:
-    save_note("nothing", tmp_path / "plot.png")
-    page = Page("Title <1>", "a & b")
-    page.heading("First")
-    page.text("text with <b>tags</b> & signs")
-    page.items(["one", "<two>"])
-    page.heading("Second")
-    page.heading("Part", level=3)
-    page.warning("careful: 1 < 2")
-    page.code("error: <nothing>")
-    page.table(pd.DataFrame({"<name>": ["<i>"]}, index=["<row>"]), "caption & more")
-    page.figure(tmp_path / "plot.png", 'a "quoted" caption')
-    page.write(tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    refuse_references(text)
-    for word in ("text with <b>tags</b> & signs", "<two>", "careful: 1 < 2", "<row>", "<name>"):
-        assert word in Checker(text).words
-    assert "<b>" not in text and "<i>" not in text
-    picture = base64.b64encode((tmp_path / "plot.png").read_bytes()).decode()
-    assert f"data:image/png;base64,{picture}" in text
+def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
+    """A report from the sweep's template with one table; its HTML and its Markdown."""
+    frame = pd.DataFrame({"MobileNetV1": ["0.8"]}, index=["balanced"])
+    known = {
+        "title": "T", "subtitle": "S", "summary": [], "warnings": [], "differences": "D",
+        "sweep": {"runs": [], "jobs": []}, "tables": {"study": frame},
+    }  # fmt: skip
+    write_report("sweep.md", folder / "a.md", folder / "a.html", known | values)
+    return (folder / "a.html").read_text("utf-8"), (folder / "a.md").read_text("utf-8")
 
 
-def test_contents_lead_to_every_heading_once_there_are_three() -> None:
-    page = Page("Title")
-    page.heading("First")
-    page.heading("Second")
-    assert "<nav" not in page.html()
-    page.heading("Part", level=3)
-    found = Checker(page.html()).attributes
+@pytest.mark.parametrize("nasty", NASTY)
+def test_whatever_stands_in_a_run_is_text(nasty: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({nasty: [nasty]}, index=[nasty])
+    given = {"title": nasty, "subtitle": nasty, "summary": [nasty], "warnings": [nasty]}
+    html, markdown = write_sweep(tmp_path, **given, tables={"study": table})
+    refuse_references(html)
+    on_one_line = " ".join(nasty.split())
+    # Title twice, subtitle, sentence, warning, and three cells of the table.
+    assert "".join(Checker(html).words).count(on_one_line) == 8 and "<h1" in html
+    assert len(re.findall(r"^#", markdown, re.M)) == 2
+    assert not re.search(r"(?<!\\)[<\[]", markdown.replace("![", "["))
+
+
+def test_pictures_travel_inside_the_page(tmp_path: Path) -> None:
+    save_note("nothing", tmp_path / "plots" / "plot.png")
+    html = to_html('# T\n\n![a "quoted" <caption>](plots/plot.png)\n\n## First\n', tmp_path)
+    refuse_references(html)
+    picture = base64.b64encode((tmp_path / "plots" / "plot.png").read_bytes()).decode()
+    assert f"data:image/png;base64,{picture}" in html
+    assert 'a "quoted" <caption>' in Checker(html).words
+    assert ("img", "alt", 'a "quoted" <caption>') in Checker(html).attributes
+
+
+def test_contents_lead_to_every_heading() -> None:
+    html = to_html("# Title\n\nwords\n\n## First\n\n### Part\n\n## Second `x`\n", Path())
+    found = Checker(html).attributes
     ids = [value for _, name, value in found if name == "id"]
     links = [value for _, name, value in found if name == "href"]
-    assert links == [f"#{anchor}" for anchor in ids] and len(ids) == 3
+    assert links == [f"#{anchor}" for anchor in ids[1:]] and len(ids) == 4
+    assert html.index("words") < html.index("<nav") < html.index("<h2")
+    assert "<title>Title</title>" in html
+
+
+def test_html_and_markdown_say_the_same(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [3, 4], "f1": [0.12345, np.nan]}, index=["a", "b"])
+    html, markdown = write_sweep(tmp_path, summary=["one", "two"], tables={"study": frame})
+    assert "- one\n- two\n" in markdown and "<li>one</li>" in html
+    assert f"| b | 4 | {DASH} |" in markdown and "| --- | ---: | ---: |" in markdown
+    words = [word.strip() for word in Checker(html).words]
+    assert words.index("a") < words.index("0.123") < words.index("b") < words.index(DASH)
 
 
 def test_cells_are_rounded_and_the_missing_is_a_dash() -> None:
     assert cell(0.12349) == "0.123" and cell(np.float32(0.5), 1) == "0.5"
     assert cell(12345) == "12345" and cell(np.int64(3)) == "3"
     assert cell(True) == "yes" and cell(np.bool_(False)) == "no"
-    assert {cell(v) for v in (None, float("nan"), np.inf, pd.NA, pd.NaT)} == {"–"}  # noqa: RUF001
+    assert {cell(v) for v in (None, float("nan"), np.inf, pd.NA, pd.NaT)} == {DASH}
 
 
 def test_tables_align_figures_and_show_an_index_with_names() -> None:
     frame = pd.DataFrame({"run": ["a", "b"], "value": [0.5, None], "span": ["1 (0-2)", "-3"]})
-    page = Page("Title")
-    page.table(frame)
-    text = page.html()
-    assert "<td>a</td>" in text
-    assert '<td class="number">0.500</td>' in text and '<td class="number">–</td>' in text  # noqa: RUF001
-    assert '<td class="number">1 (0-2)</td>' in text
-    assert 'scope="row"' not in text
-    page.table(frame.set_index("run"))
-    assert '<th scope="row">a</th>' in page.html()
-    page.table(frame.iloc[:0], "empty")
-    Checker(page.html())
+    assert to_table(frame).splitlines() == [
+        "| run | value | span |", "| --- | ---: | ---: |", "| a | 0.500 | 1 (0-2) |",
+        f"| b | {DASH} | -3 |",
+    ]  # fmt: skip
+    assert to_table(frame.set_index("run")).splitlines()[2] == "| a | 0.500 | 1 (0-2) |"
+    assert to_table(frame.iloc[:0]).splitlines() == [
+        "| run | value | span |",
+        "| --- | --- | --- |",
+    ]
 
 
-def test_a_picture_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "plot.png").write_bytes(b"GIF89a")
-    with pytest.raises(UserError, match="a PNG is needed"):
-        Page("Title").figure(tmp_path / "plot.png")
-    with pytest.raises(FileNotFoundError):
-        Page("Title").figure(tmp_path / "absent.png")
+def test_figures_carry_their_interval() -> None:
+    assert with_interval(0.5, 0.4, 0.6) == "0.500 (0.400 to 0.600)"
+    assert with_interval(0.5, np.nan, np.nan, 2) == "0.50"
+    assert with_interval(np.nan, 0.1, 0.2) == "undefined"
+    frame = pd.DataFrame({"f1": [0.5], "f1_low": [0.4], "f1_high": [0.6]})
+    assert interval_column(frame, "f1", "f1_", decimals=1) == ["0.5 (0.4 to 0.6)"]
+
+
+def test_escaping_is_undone_by_a_reader_of_markdown() -> None:
+    assert escape_markdown("out of <memory>") == "out of \\<memory\\>"
+    assert escape_markdown("two\nlines") == "two lines"

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
-from cardiomegaly.reports import plots, style
+from cardiomegaly.reports import plots
 from tests.made_runs import make_history
 
 RNG = np.random.default_rng(0)
@@ -26,14 +26,13 @@ MAPS = RNG.random((5, 3, 2))
 def saved(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
     """The figures that were saved, which are saved all the same."""
     figures: list[Figure] = []
-    original = style.save
+    original = plots.save
 
     def save(figure: Figure, path: Path | str) -> None:
         figures.append(figure)
         original(figure, path)
 
     monkeypatch.setattr(plots, "save", save)
-    monkeypatch.setattr(style, "save", save)
     yield figures
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.reports.subjects import average, join_labels, name_runs, subject_of_runs
+from cardiomegaly.reports.subjects import join_labels, name_runs, subject_of_runs
 from cardiomegaly.training.record import read_run, write_csv
 from tests.made_runs import make_run
 
@@ -16,11 +17,10 @@ from tests.made_runs import make_run
 def made(folder: Path, split_of: dict[int, str] | None = None, **meta: str) -> Path:
     """A run folder with a split.csv; `split_of` sets the part of some rows."""
     make_run(folder, **meta)  # type: ignore[arg-type]
-    table = read_run(folder).predictions
-    write_csv(folder / "split.csv", table[["image", "patient_id", "split", "target"]])
+    table = read_run(folder).predictions[["image", "patient_id", "split", "target"]]
     for row, part in (split_of or {}).items():
         table.loc[row, "split"] = part
-        write_csv(folder / "split.csv", table[["image", "patient_id", "split", "target"]])
+    write_csv(folder / "split.csv", table)
     return folder
 
 
@@ -32,27 +32,26 @@ def test_runs_are_named_by_as_much_of_their_path_as_tells_them_apart(tmp_path: P
         name_runs([runs[0], runs[0]])
 
 
-def test_average_aligns_the_images() -> None:
-    one = pd.DataFrame(
-        {"image": ["a", "b"], "patient_id": 1, "target": 0, "probability": [0.2, 0.4]}
-    )
-    two = one.iloc[::-1].assign(probability=[0.0, 0.8])
-    assert average({"one": one, "two": two})["probability"].tolist() == pytest.approx([0.5, 0.2])
-
-
 def test_a_leaking_split_and_a_phantom_are_warned_of(tmp_path: Path) -> None:
     run = read_run(made(tmp_path / "run", {0: "test"}, data="phantom"))
-    subject = subject_of_runs("run", [run], {"run": run.predictions}, None)
+    subject = subject_of_runs({"run": run}, None)
     assert subject.warnings[0].startswith("1 patients stand in more than one part")
     assert "phantom" in subject.warnings[1] and "label file" in subject.warnings[2]
     assert len(subject.cohort.test) == (run.predictions["split"] == "test").sum()
     assert subject.cohort.val_target is not None and subject.cohort.train is None
 
 
+def test_several_runs_are_judged_by_their_mean_first(tmp_path: Path) -> None:
+    runs = {name: read_run(made(tmp_path / name)) for name in ("a", "b")}
+    subject = subject_of_runs(runs, None)
+    assert list(subject.models) == ["mean of 2 runs", "a", "b"] and subject.name == "mean of 2 runs"
+
+
 def test_no_test_part_is_refused(tmp_path: Path) -> None:
     run = read_run(made(tmp_path / "run"))
+    run.metrics["test"] |= {"n": 0, "n_positive": 0, "brier": None}
     with pytest.raises(UserError, match="run: the run has no test images"):
-        subject_of_runs("run", [run], {"run": run.part("val")}, None)
+        subject_of_runs({"run": replace(run, predictions=run.part("val"))}, None)
 
 
 def test_labels_are_joined_whatever_folder_and_suffix_a_name_has() -> None:

@@ -104,7 +104,9 @@ def test_errors(tmp_path: Path) -> None:
     for text in ("{", '{"job": "job"}', '{"job": "job", "number": 0, "status": "done", "x": 1}'):
         (tmp_path / "ledger" / "job.json").write_text(text)
         with pytest.raises(UserError, match=r"job.json is damaged .* delete it to run the job"):
-            ledger.read_ledger(tmp_path)
+            ledger.read_entries(tmp_path)
+        row = ledger.read_ledger(tmp_path).iloc[0]
+        assert row["status"] == "damaged" and "job.json is damaged" in row["error"]
 
 
 @pytest.mark.parametrize(

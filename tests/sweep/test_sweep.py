@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from cardiomegaly import UserError, config, train
 from cardiomegaly.config import Config
-from cardiomegaly.reports import sweep_report
+from cardiomegaly.reports import sweep_page
 from cardiomegaly.sweep import callback, job, ledger
 from tests.made_runs import make_run
 
@@ -95,7 +95,7 @@ def sweep(fake: Fake, small: list[str], monkeypatch: pytest.MonkeyPatch) -> Call
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the report out, for tests of something else: its plots take time."""
-    monkeypatch.setattr(sweep_report, "write_report", lambda folder, *_: folder / "report.html")
+    monkeypatch.setattr(sweep_page, "report_sweep", lambda *_: ([], []))
 
 
 def statuses(folder: str | Path) -> list[str]:
@@ -417,17 +417,14 @@ def test_other_launchers(
     assert (entry.status, entry.pid != done.pid) == ("done", True)
 
 
-@pytest.mark.usefixtures("no_report")
-def test_the_report_command_reads_the_ledger(
-    sweep: Callable[..., int], fake: Fake, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_command_reads_the_ledger(sweep: Callable[..., int], fake: Fake) -> None:
     from cardiomegaly import report
 
     fake.trouble = {2: KeyboardInterrupt()}
     sweep(*SEEDS)
     shutil.rmtree(FIRST / "backbone-mobilenetv1_seed-2")
     assert report.main([f"sweep={FIRST}", "resamples=20"]) == 0
-    out = capsys.readouterr().out
-    assert "starting the same sweep again goes on from its last checkpoint" in out
-    assert "2 of 3 jobs are not finished" in out
+    text = (FIRST / "summary.md").read_text()
+    assert "starting the same sweep again goes on from its last checkpoint" in text
+    assert "2 of 3 jobs are not finished" in text
     assert json.loads((FIRST / callback.SWEEP).read_text())["keys"][-1] == "seed"

@@ -1,0 +1,74 @@
+"""Where the figures of a run come from: its data, its split, its weights, and whether it is a smoke
+run, whose figures may not stand beside published ones unnamed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from cardiomegaly import UserError
+from cardiomegaly.training.record import SPLIT, Run
+
+HYDRA = Path(".hydra") / "hydra.yaml"
+FEW_EPOCHS = 5
+
+
+def data_root(run: Run) -> Path | None:
+    """The folder of a run's data if it is still there; old runs name it from where they started."""
+    root = Path(run.meta.get("data_root") or "none")
+    if not root.is_dir() and (run.folder / HYDRA).is_file():
+        hydra: Any = OmegaConf.load(run.folder / HYDRA)
+        root = Path(hydra.hydra.runtime.cwd) / root
+    return root if root.is_dir() else None
+
+
+def label_file(run: Run) -> Path | None:
+    """The label file that a run was trained with, if it is still there."""
+    root = data_root(run)
+    path = root / str(run.meta.get("label_file")) if root else None
+    return path if path and path.is_file() else None
+
+
+def read_split(run: Run) -> pd.DataFrame:
+    """Who stood where in a run: image, patient_id and part (train, val, test).
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = run.folder / SPLIT
+    try:
+        split = pd.read_csv(path, dtype={"image": str, "split": str})
+        return split[["image", "patient_id", "split"]].rename(columns={"split": "part"})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is missing or damaged ({str(error).splitlines()[0]})") from error
+
+
+def weights_of(run: Run) -> str:
+    """Which weights a run started from: "pretrained", "random", the name of a file, or a dash."""
+    recorded, configured = run.meta.get("weights") or {}, run.config.get("backbone") or {}
+    if recorded.get("source") == "random":
+        return "random"
+    word = str(configured.get("weights") or recorded.get("name") or "not recorded")
+    return {"none": "random"}.get(word, Path(word).name)
+
+
+def smoke_reasons(run: Run) -> list[str]:
+    """Why a run shows that the program works and no more; empty for one that may be compared."""
+    trainer = run.config.get("trainer") or {}
+    limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
+    reasons = []
+    if run.meta.get("data") == "phantom":
+        reasons.append("generated images, the phantom cohort")
+    if weights_of(run) == "random" and run.meta.get("trainable") == "none":
+        reasons.append("a frozen backbone of random weights")
+    if isinstance(limit, int):
+        reasons.append(f"only {limit} batches an epoch")
+    elif isinstance(limit, float) and limit < 1:
+        reasons.append(f"only {limit:.0%} of the batches an epoch")
+    if isinstance(epochs, int) and epochs < FEW_EPOCHS:
+        reasons.append(f"{epochs} epochs at most")
+    return reasons
