@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from cardiomegaly import UserError, cli
-from cardiomegaly.data.image_folder import ImageFolder
+from cardiomegaly.data.images import ImageFolder
 from cardiomegaly.evaluation.assessment import Assessment, Settings, assess
 from cardiomegaly.reports.evaluation_content import Evaluation, Looked, shown
 from cardiomegaly.reports.evaluation_report import write_evaluation
