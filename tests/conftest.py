@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,25 @@ def trained_run(trained: Callable[..., Path], tmp_path_factory: pytest.TempPathF
     """The folder of a finished tiny run (two epochs, MobileNetV1, everything trained)."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     return trained(folder, "trainer.max_epochs=2", "backbone.trainable=all")
+
+
+@pytest.fixture
+def read_only() -> Iterator[Callable[[Path], None]]:
+    """Makes folders read-only, for root too; skips where that is not allowed."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path) -> None:
+        steps = ["--bind", folder, folder], ["-o", "remount,bind,ro", folder]
+        for step in steps if sys.platform == "linux" else ():
+            if subprocess.run(["/bin/mount", *step], capture_output=True, check=False).returncode:
+                pytest.skip("mounting is not allowed here")
+            mounted.append(folder)
+        if not mounted:
+            pytest.skip("mounts as Linux does")
+
+    yield mount
+    for folder in set(mounted):
+        subprocess.run(["/bin/umount", "-l", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from cardiomegaly import UserError
 from cardiomegaly.config import AugmentConfig, CohortConfig, DataConfig, SplitConfig
-from cardiomegaly.data import images as cache
-from cardiomegaly.data import labels, split
-from cardiomegaly.data.dataset import FeatureDataset, ImageDataset
-from cardiomegaly.data.phantom import cohort as phantom
+from cardiomegaly.data import caches, split
+from cardiomegaly.data.dataset import (
+    Batch,
+    ImageDataset,
+    StoredImages,
+    fill_image_store,
+    open_image_store,
+)
+from cardiomegaly.data.images import MOST_NAMED, SMALLEST, decode_image, name_some
+from cardiomegaly.data.labels import LabelledImages, load_labelled_images
+from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.data.sampler import SequentialBatches, TrainingBatches
-from cardiomegaly.data.store import READY, RowStore
+from cardiomegaly.data.store import RowStore
 from cardiomegaly.data.transforms import build_augmentation
 
 log = logging.getLogger(__name__)
-MOST_NAMED = 5  # unreadable images named in a message; the rest are counted
-
-
-@dataclass
-class Counts:
-    """How many images there were on the way from the label file to the parts."""
-
-    n_label_rows: int = 0
-    n_images_found: int = 0
-    n_missing: int = 0
-    n_unreadable: int = 0
-    unreadable: list[str] = field(default_factory=list)
+NEXT_EPOCH = "next_epoch"
 
 
 class CardiomegalyDataModule(LightningDataModule):
     """The cohort, split by patient, as batches of one-channel `uint8` images.
 
     After `setup`, `parts` holds a table for each of train, val and test (the columns of
-    `labels.read_labels`), `split_table` the split (image, patient_id, split, target), `counts` and
-    `labelled` what was found.
+    `labels.read_labels`, path and key: what `store` knows the image by), `split_table` the split
+    (image, patient_id, split, target), `labelled` what was found, `unreadable` what has no pixels.
 
     Args:
         data, cohort, split, augment: their sections of the configuration.
@@ -51,6 +47,7 @@ class CardiomegalyDataModule(LightningDataModule):
         batch_size: images a batch.
         balance: weighted oversampling of the training part.
         seed: of cohort, split and batches.
+        on_gpu: whether the batches go to a GPU: its memory is pinned, and more processes load.
     """
 
     def __init__(
@@ -63,6 +60,7 @@ class CardiomegalyDataModule(LightningDataModule):
         batch_size: int,
         balance: bool,
         seed: int,
+        on_gpu: bool,
     ) -> None:
         super().__init__()
         self.data = data
@@ -73,41 +71,41 @@ class CardiomegalyDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.balance = balance
         self.seed = seed
+        self.on_gpu = on_gpu
+        self.unreadable: list[str] = []
         self.parts: dict[str, pd.DataFrame] = {}
-        self.features: tuple[RowStore, int] | None = None
+        self.features: Mapping[str, Dataset[Batch]] = {}
+        self.first_epoch = 0
 
     def prepare_data(self) -> None:
-        """Generate the phantom cohort and decode what is not in the cache, in one process."""
+        """Generate the phantom cohort and decode what is not in the cache, in one process.
+
+        Lightning calls this again in `fit`, where everything is there.
+        """
+        if self.parts:
+            return
         if self.data.phantom is not None:
-            phantom.generate_phantom(
+            generate_phantom(
                 Path(self.data.root),
                 images=self.data.phantom.images,
                 size=self.data.phantom.size,
                 seed=self.data.phantom.seed,
                 label_noise=self.data.phantom.label_noise,
             )
-        cohort, images = self._load()
-        cache.fill_cache(images, cohort)
+        fill_image_store(self.store, self._draw_cohort())
+        _tell_of_old_caches(Path(self.data.cache))
 
     def setup(self, stage: str | None = None) -> None:
         """Leave unreadable images out, split, and check the split.
 
         Raises:
-            UserError: as in `labels`, `cache` and `split`.
+            UserError: as in `labels`, `images` and `split`.
         """
         if self.parts:
             return
-        cohort, self.images = self._load()
-        readable = self.images.state()[cohort["row"]] == READY
-        unreadable = cohort.loc[~readable, "image"].tolist()
-        self._report_unreadable(unreadable, len(cohort))
-        self.counts = Counts(
-            n_label_rows=self.labelled.n_rows,
-            n_images_found=len(self.labelled.table),
-            n_missing=self.labelled.n_missing,
-            n_unreadable=len(unreadable),
-            unreadable=unreadable,
-        )
+        cohort = self._draw_cohort()
+        readable = self.store.find(cohort["key"].to_numpy()) >= 0
+        self._report_unreadable(cohort[~readable], len(cohort))
         cohort = cohort[readable].reset_index(drop=True)
         cohort["split"] = self._assign(cohort)
         cohort = cohort[cohort["split"].notna()]
@@ -117,31 +115,30 @@ class CardiomegalyDataModule(LightningDataModule):
             part: cohort[cohort["split"] == part].reset_index(drop=True) for part in split.PARTS
         }
 
-    def _load(self) -> tuple[pd.DataFrame, RowStore]:
-        root = Path(self.data.root)
-        self.labelled = labels.load_labelled_images(root, self.data.labels)
-        table = self.labelled.table
-        images = cache.open_cache(table, root, Path(self.data.cache), self.image_size)
-        cohort = split.draw_cohort(
-            table,
+    @cached_property
+    def labelled(self) -> LabelledImages:
+        """The rows of the label file whose image is there, as they were when first asked for."""
+        return load_labelled_images(Path(self.data.root), self.data.labels)
+
+    @cached_property
+    def store(self) -> RowStore:
+        """The decoded images."""
+        return open_image_store(Path(self.data.root), Path(self.data.cache), self.image_size)
+
+    def _draw_cohort(self) -> pd.DataFrame:
+        return split.draw_cohort(
+            self.labelled.table,
             self.cohort.name,
             tuple(self.cohort.views),
             self.cohort.negatives_per_positive,
             self.seed,
         )
-        return cohort, images
 
     def _assign(self, cohort: pd.DataFrame) -> pd.Series:
         if self.split.file is not None:
             return split.read_split(Path(self.split.file), cohort)
-        train, val, test = (*self.split.fractions, 0.0, 0.0, 0.0)[:3]
-        if len(self.split.fractions) != len(split.PARTS):
-            raise UserError(
-                f"split.fractions: must be three shares (train, val, test), "
-                f"got {self.split.fractions}"
-            )
         parts = split.split_cohort(
-            cohort, self.split.name, (train, val, test), self.seed, Path(self.data.root)
+            cohort, self.split.name, self.split.fractions, self.seed, Path(self.data.root)
         )
         if self.split.name == "image":
             leaking = split.shared_patients(cohort.assign(split=parts))
@@ -152,105 +149,112 @@ class CardiomegalyDataModule(LightningDataModule):
             )
         return parts
 
-    def _report_unreadable(self, names: list[str], n: int) -> None:
-        if not names:
+    def _report_unreadable(self, images: pd.DataFrame, n: int) -> None:
+        self.unreadable = images["image"].tolist()
+        if not self.unreadable:
             return
-        if len(names) == n:
-            raise UserError(f"data.root: none of the {n:,} images can be read, first {names[0]!r}")
-        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        reasons = [_reason(path) for path in images["path"][:MOST_NAMED]]
+        if len(images) == n:
+            raise UserError(f"data.root: none of the {n:,} images can be read: {reasons[0]}")
         log.warning(
-            "%d of %s images cannot be read and are left out: %s%s",
-            len(names),
-            f"{n:,}",
-            ", ".join(names[:MOST_NAMED]),
-            more,
-        )
+            "%d of %s images cannot be read and are left out: %s",
+            len(images), f"{n:,}", name_some(reasons + self.unreadable[MOST_NAMED:]),
+        )  # fmt: skip
 
-    def use_features(self, store: RowStore, views: int) -> None:
-        """Load feature maps for images from now on: view 0, in training one of `views` others."""
-        self.features = (store, views)
-
-    def loaded(self, part: str, augmented: bool = False) -> ImageDataset | FeatureDataset:
-        """What the loaders read: images, or features where they are reused."""
-        if self.features is None:
-            return self.dataset(part, augmented)
-        store, views = self.features
-        table = self.parts[part]
-        return FeatureDataset(
-            store,
-            self.images.n,
-            table["row"].to_numpy(),
-            table["target"].to_numpy(),
-            augmented_views=views if augmented else 0,
-        )
+    def use_features(self, features: Mapping[str, Dataset[Batch]]) -> None:
+        """Load these data sets, by part, instead of images from now on."""
+        self.features = features
 
     def dataset(self, part: str, augmented: bool = False) -> ImageDataset:
         """The images of train, val or test."""
         table = self.parts[part]
         return ImageDataset(
-            self.images,
-            table["row"].to_numpy(),
+            StoredImages(self.store, table),
             table["target"].to_numpy(),
             build_augmentation(self.augment) if augmented else None,
         )
 
-    def training_batches(self) -> TrainingBatches:
+    def training_batches(self, epoch: int = 0) -> TrainingBatches:
         """Which training images make which batch, balanced or shuffled."""
-        rank, world_size = self._place()
         target = self.parts["train"]["target"].to_numpy()
-        return TrainingBatches(target, self.batch_size, self.balance, self.seed, rank, world_size)
+        return TrainingBatches(
+            target, self.batch_size, self.balance, self.seed, *self._place(), epoch
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented, balanced or shuffled."""
-        return self._loader(self.loaded("train", augmented=True), self.training_batches())
+        return self._loader("train", self.training_batches(self.first_epoch))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """In order, as they are."""
         return self._in_order("val", *self._place())
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """In order, as they are, on one device."""
-        return self._in_order("test", 0, 1)
-
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """Validation, then test, on one device."""
         return [self._in_order(part, 0, 1) for part in ("val", "test")]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch with which a training goes on that is resumed from here."""
+        if self.trainer is None:
+            return {}
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        in_last_batch = progress.started > progress.processed and self.trainer.is_last_batch
+        return {NEXT_EPOCH: progress.processed + in_last_batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin with the epoch that comes next: loader processes draw it before it is set."""
+        self.first_epoch = state_dict[NEXT_EPOCH]
+
     def _in_order(self, part: str, rank: int, world_size: int) -> DataLoader[Any]:
-        batches = SequentialBatches(len(self.parts[part]), self.batch_size, rank, world_size)
-        return self._loader(self.loaded(part), batches)
+        n = len(self.parts[part])
+        return self._loader(part, SequentialBatches(n, self.batch_size, rank, world_size))
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
-    def _loader(
-        self, dataset: ImageDataset | FeatureDataset, batches: TrainingBatches | SequentialBatches
-    ) -> DataLoader[Any]:
-        workers = choose_workers() if self.data.workers is None else self.data.workers
-        if self.features is not None and not torch.cuda.is_available():
-            workers = 0  # a copy out of the memory map costs less than handing it over
+    def _loader(self, part: str, batches: TrainingBatches | SequentialBatches) -> DataLoader[Any]:
+        workers = choose_workers(self.on_gpu) if self.data.workers is None else self.data.workers
+        if self.features and not self.on_gpu:
+            workers = 0  # reading a row costs less than handing it over
         return DataLoader(
-            dataset,
+            self.features[part] if self.features else self.dataset(part, part == "train"),
             sampler=batches,
             batch_size=None,  # the sampler makes the batches
             num_workers=workers,
             prefetch_factor=self.data.prefetch if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.on_gpu,
             worker_init_fn=_one_thread,
         )
 
 
-def choose_workers() -> int:
+def choose_workers(on_gpu: bool) -> int:
     """Loader processes for this machine: few, as a core augments 2,000 images/s.
 
-    On the CPU the network wants the cores for itself: one worker hides the loading.
+    On the processor the network wants the cores for itself: one process hides the loading.
     """
     cores = os.cpu_count() or 1
-    if torch.cuda.is_available():
-        return min(8, max(1, cores - 1))
-    return 1 if cores > 1 else 0
+    return min(8, max(1, cores - 1)) if on_gpu else min(1, cores - 1)
+
+
+def _reason(path: str) -> str:
+    """Why an image cannot be read."""
+    try:
+        decode_image(path, SMALLEST)
+    except (UserError, OSError) as error:
+        return str(error)
+    return f"{path} could not be read before"
+
+
+def _tell_of_old_caches(cache_dir: Path) -> None:
+    old = caches.unused_stores(cache_dir)
+    if len(old):
+        log.info(
+            "data.cache: %d caches in %s take %.1f GB and were not used for %d days; `%s` lists "
+            "and removes such caches",
+            len(old), cache_dir, old["bytes"].sum() / 1e9, caches.UNUSED_DAYS, caches.COMMAND,
+        )  # fmt: skip
 
 
 def _one_thread(worker: int) -> None:

@@ -1,7 +1,7 @@
 """The NIH ChestX-ray14 label file, and the images that lie beside it.
 
-Reads `Data_Entry_2017.csv` and its 2020 revision as they are released: trailing empty columns,
-ages over 100 or written `058Y`, findings joined by `|`.
+Reads `Data_Entry_2017.csv` and its revisions of 2020 as they are released: trailing empty columns,
+`Patient Gender` or `Patient Sex`, ages over 100 or written `058Y`, findings joined by `|`.
 
 Source: Wang et al., ChestX-ray8, CVPR 2017; https://nihcc.app.box.com/v/ChestXray-NIHCC
 """
@@ -9,18 +9,25 @@ Source: Wang et al., ChestX-ray8, CVPR 2017; https://nihcc.app.box.com/v/ChestXr
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cardiomegaly import UserError
+from cardiomegaly.data.images import ImageFolder
 
 FINDING = "Cardiomegaly"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+FINDINGS = (
+    "No Finding", "Atelectasis", FINDING, "Consolidation", "Edema", "Effusion", "Emphysema",
+    "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia",
+    "Pneumothorax",
+)  # fmt: skip
 OLDEST_AGE = 100.0  # years; the 2017 file holds ages up to 414
 YEARS_PER_UNIT = {"Y": 1.0, "M": 1 / 12, "W": 1 / 52, "D": 1 / 365.25, "": 1.0}
+LARGEST_NUMBER = 2**53  # up to which a float tells whole numbers apart
 
 COLUMNS = {
     "Image Index": "image",
@@ -35,7 +42,8 @@ COLUMNS = {
     "OriginalImagePixelSpacing[x": "spacing_x",
     "y]": "spacing_y",
 }
-INTEGERS = ("patient_id", "follow_up")
+OTHER_NAMES = {"Patient Sex": "Patient Gender"}
+WHOLE_NUMBERS = ("patient_id", "follow_up")
 NUMBERS = ("width", "height", "spacing_x", "spacing_y")
 
 
@@ -43,7 +51,7 @@ NUMBERS = ("width", "height", "spacing_x", "spacing_y")
 class LabelledImages:
     """The rows of the label file whose image was found, and what was not."""
 
-    table: pd.DataFrame  # the columns of `read_labels` and path, bytes, mtime_ns, row
+    table: pd.DataFrame  # the columns of `read_labels`, path and key (of `images.ImageFile`)
     label_file: Path
     label_file_sha256: str
     n_rows: int
@@ -63,17 +71,10 @@ def read_labels(path: Path) -> pd.DataFrame:
         spacing_x and spacing_y (mm).
 
     Raises:
-        UserError: no such file.
-        UserError: not a readable CSV, a column is missing, a value cannot be read, or an image
-            is listed twice.
+        UserError: no such file, not a readable CSV, a column is missing, a value cannot be read, a
+            finding is blank or unknown, or an image is listed twice.
     """
-    if not path.is_file():
-        raise UserError(f"label file {path} does not exist")
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"label file {path} is not a readable CSV: {error}") from error
-    raw.columns = raw.columns.str.strip()
+    raw = read_csv(path, "label file").rename(columns=OTHER_NAMES)
     absent = [name for name in COLUMNS if name not in raw.columns]
     if absent:
         raise UserError(
@@ -83,20 +84,38 @@ def read_labels(path: Path) -> pd.DataFrame:
     table = raw[list(COLUMNS)].rename(columns=COLUMNS)
     if table.empty:
         raise UserError(f"label file {path} has a header but no rows")
-    for column in INTEGERS + NUMBERS:
+    for column in WHOLE_NUMBERS + NUMBERS:
         table[column] = _numbers(table[column], path, column)
-    table = table.astype(dict.fromkeys(INTEGERS, "int64"))
+    table = table.astype(dict.fromkeys(WHOLE_NUMBERS, "int64"))
     table["age"] = parse_age(table["age"])
     for column, allowed in (("sex", ("M", "F")), ("view_position", ("PA", "AP"))):
-        _check_values(table[column], allowed, path, column)
+        _refuse(
+            ~table[column].isin(allowed), table[column], path,
+            f"{column} must be one of {', '.join(allowed)}",
+        )  # fmt: skip
     twice = table["image"][table["image"].duplicated()]
     if len(twice):
         raise UserError(
             f"label file {path} lists {len(twice)} images more than once, first {twice.iloc[0]!r}; "
             "every image needs one row"
         )
-    target = table["findings"].str.contains(rf"(?:^|\|)\s*{FINDING}\s*(?:\||$)", regex=True)
-    table.insert(2, "target", target.astype("int8"))
+    table.insert(2, "target", _target(table["findings"], path))
+    return table
+
+
+def read_csv(path: Path, what: str) -> pd.DataFrame:
+    """Read a CSV of somebody else's as text, with the blanks around its column names removed.
+
+    Raises:
+        UserError: no such file, or not a readable CSV.
+    """
+    if not path.is_file():
+        raise UserError(f"{what} {path} does not exist")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path} is not a readable CSV: {error}") from error
+    table.columns = table.columns.str.strip()
     return table
 
 
@@ -111,8 +130,7 @@ def find_label_file(root: Path, name: str | None = None) -> Path:
     """Find the label file in `root`: `name`, or the one file `Data_Entry_2017*.csv`.
 
     Raises:
-        UserError: no such folder or no label file in it.
-        UserError: several label files and no name.
+        UserError: no such folder, no label file in it, or several and no name.
     """
     if not root.is_dir():
         raise UserError(
@@ -121,98 +139,78 @@ def find_label_file(root: Path, name: str | None = None) -> Path:
         )
     if name is not None:
         return root / name
-    found = sorted(root.glob("Data_Entry_2017*.csv"))
-    if not found:
+    paths = sorted(root.glob("Data_Entry_2017*.csv"))
+    if not paths:
         raise UserError(
             f"data.root: {str(root)!r} holds no Data_Entry_2017*.csv; put NIH's label file there, "
             "say data.labels=FILE if it has another name, or try data=phantom"
         )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
         raise UserError(f"data.labels: {str(root)!r} holds {names}; choose one by data.labels=NAME")
-    return found[0]
-
-
-def find_images(root: Path) -> pd.DataFrame:
-    """List every PNG and JPEG below `root` in one walk.
-
-    Where a name occurs twice, the file in a folder called `images*` (as in the official archives)
-    is the one meant.
-
-    Returns:
-        Index: file name without suffix; columns path, bytes, mtime_ns.
-
-    Raises:
-        UserError: a name occurs twice and the folders do not tell which is meant.
-    """
-    records = []
-    folders = [(str(root.resolve()), False)]
-    while folders:
-        folder, official = folders.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append((entry.path, official or entry.name.startswith("images")))
-                    continue
-                stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 (112,120 times)
-                if suffix.lower() in IMAGE_SUFFIXES:
-                    stat = entry.stat()
-                    records.append((stem, entry.path, stat.st_size, stat.st_mtime_ns, official))
-    found = pd.DataFrame(records, columns=["stem", "path", "bytes", "mtime_ns", "official"])
-    found = found.sort_values(["official", "path"], ascending=[False, True])
-    best = ~found.duplicated("stem")
-    unclear = found[found.duplicated(["stem", "official"]) & found["official"]]
-    if unclear.empty and not found["official"].any():
-        unclear = found[~best]
-    if len(unclear):
-        first = unclear.iloc[0]
-        other = found[best & (found["stem"] == first["stem"])].iloc[0]
-        raise UserError(
-            f"data.root: {len(unclear)} image names occur more than once below {root}, first "
-            f"{other['path']} and {first['path']}; keep one of each"
-        )
-    return found[best].set_index("stem").drop(columns="official")
+    return paths[0]
 
 
 def load_labelled_images(root: Path, labels: str | None = None) -> LabelledImages:
     """Read the label file of a folder and keep the rows whose image is there.
 
     Raises:
-        UserError: no folder, no label file, or none of its images.
-        UserError: as in `read_labels` and `find_images`.
+        UserError: no folder, no label file, none of its images, or one file for two rows.
+        UserError: as in `read_labels` and `ImageFolder.find`.
     """
     label_file = find_label_file(root, labels)
     table = read_labels(label_file)
-    images = find_images(root)
-    table["stem"] = table["image"].str.replace(r"\.[^.]*$", "", regex=True)
-    joined = table.join(images, on="stem", how="inner").drop(columns="stem").reset_index(drop=True)
-    joined["row"] = joined.index  # the row in the image cache
+    folder = ImageFolder(root)
+    files = [folder.find(image) for image in table["image"]]
+    joined = table[[file is not None for file in files]].reset_index(drop=True)
     if joined.empty:
         raise UserError(
             f"data.root: none of the {len(table):,} images of {label_file.name} lies below "
-            f"{str(root)!r} ({len(images):,} other PNG or JPEG files do); unpack NIH's "
+            f"{str(root)!r} ({len(folder.files):,} other PNG or JPEG files do); unpack NIH's "
             "images_*.tar.gz there"
+        )
+    joined["path"] = [file.path for file in files if file is not None]
+    joined["key"] = np.array([file.key for file in files if file is not None], np.uint64)
+    shared = joined[joined["path"].duplicated(keep=False)]
+    if len(shared):
+        first, second = shared["image"][shared["path"] == shared["path"].iloc[0]].iloc[:2]
+        raise UserError(
+            f"label file {label_file} lists {first!r} and {second!r}, and {shared['path'].iloc[0]} "
+            "is the only file for both; every row needs an image of its own"
         )
     digest = hashlib.sha256(label_file.read_bytes()).hexdigest()
     return LabelledImages(joined, label_file, digest, len(table))
 
 
+def _target(findings: pd.Series, path: Path) -> pd.Series:
+    """1 where the findings name cardiomegaly; each of them must be known."""
+    names = {text: [name.strip() for name in text.split("|")] for text in findings.unique()}
+    wrong = findings.map({text: not set(names[text]) <= set(FINDINGS) for text in names})
+    hint = ""
+    if wrong.any():
+        first = next(name for name in names[findings[wrong].iloc[0]] if name not in FINDINGS)
+        near = get_close_matches(first.title(), FINDINGS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+    rule = f"findings must be some of {', '.join(FINDINGS)}, joined by '|' and never blank"
+    _refuse(wrong, findings, path, rule, hint)
+    return findings.map({text: FINDING in names[text] for text in names}).astype("int8")
+
+
 def _numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     numbers = pd.to_numeric(text, errors="coerce")
-    wrong = numbers.isna()
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
-        raise UserError(
-            f"label file {path}, line {row + 2}: {column} must be a number, got {text[row]!r}"
-        )
+    _refuse(numbers.isna(), text, path, f"{column} must be a number")
+    if column in WHOLE_NUMBERS:
+        fits = (numbers >= 0) & (numbers <= LARGEST_NUMBER) & (numbers % 1 == 0)
+        _refuse(~fits, text, path, f"{column} must be a whole number of at most {LARGEST_NUMBER:,}")
     return numbers
 
 
-def _check_values(text: pd.Series, allowed: tuple[str, ...], path: Path, column: str) -> None:
-    wrong = ~text.isin(allowed)
+def _refuse(wrong: pd.Series, text: pd.Series, path: Path, rule: str, hint: str = "") -> None:
+    """Name the first row that breaks a rule, and count them."""
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
+        count = int(wrong.sum())
+        others = f"; {count:,} rows are like it" if count > 1 else ""
         raise UserError(
-            f"label file {path}, line {row + 2}: {column} must be one of {', '.join(allowed)}, "
-            f"got {text[row]!r}"
+            f"label file {path}, line {row + 2}: {rule}, got {text.iloc[row]!r}{hint}{others}"
         )

@@ -34,6 +34,7 @@ class TrainingBatches(Sampler[BatchKey]):
         seed: with the epoch, decides everything.
         rank: of this process among `world_size`; every rank draws alike and takes its own share.
         world_size: number of processes.
+        epoch: the first one: loader processes draw its batches before Lightning names an epoch.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class TrainingBatches(Sampler[BatchKey]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        epoch: int = 0,
     ) -> None:
         self.target = np.asarray(target)
         self.batch_size = batch_size
@@ -51,10 +53,10 @@ class TrainingBatches(Sampler[BatchKey]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
+        """Choose the epoch; Lightning calls this before each, but for the first one too late."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ stands in one part alone, except where `split=image` repeats what the Keras stud
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def draw_cohort(
 def split_cohort(
     cohort: pd.DataFrame,
     name: str,
-    fractions: tuple[float, float, float],
+    fractions: Sequence[float],
     seed: int,
     root: Path | None = None,
 ) -> pd.Series:
@@ -81,7 +82,7 @@ def split_cohort(
         UserError: unknown name, bad fractions, or the official lists do not cover the cohort.
         UserError: an official list is absent.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or len(fractions) != len(PARTS):
+    if len(fractions) != len(PARTS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(
             f"split.fractions: must be three shares (train, val, test) that sum to 1, "
             f"got {list(fractions)}"
@@ -158,9 +159,7 @@ def split_hash(split: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _by_patient(
-    cohort: pd.DataFrame, fractions: tuple[float, float, float], seed: int
-) -> pd.Series:
+def _by_patient(cohort: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
     """Deal patients out like cards, within strata of sex and of ever having been positive.
 
     A stratum is sorted so that like patients follow each other (ties at random), and each patient
@@ -186,9 +185,7 @@ def _by_patient(
     return cohort["patient_id"].map(part_of)
 
 
-def _official(
-    cohort: pd.DataFrame, fractions: tuple[float, float, float], seed: int, root: Path
-) -> pd.Series:
+def _official(cohort: pd.DataFrame, fractions: Sequence[float], seed: int, root: Path) -> pd.Series:
     listed = {}
     for file_name in OFFICIAL_LISTS:
         path = root / file_name

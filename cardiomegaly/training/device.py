@@ -36,6 +36,11 @@ def check_device(trainer: TrainerConfig) -> None:
         )
 
 
+def uses_gpu(trainer: TrainerConfig) -> bool:
+    """Whether the run computes on a CUDA device."""
+    return trainer.accelerator != "cpu" and torch.cuda.is_available()
+
+
 def choose_precision(trainer: TrainerConfig) -> str:
     """The configured precision, or else what is fastest on this device.
 
@@ -44,7 +49,7 @@ def choose_precision(trainer: TrainerConfig) -> str:
     """
     if trainer.precision is not None:
         return trainer.precision
-    if torch.cuda.is_available() and trainer.accelerator != "cpu":
+    if uses_gpu(trainer):
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
 

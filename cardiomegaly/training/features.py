@@ -2,9 +2,10 @@
 
 A frozen backbone gives the same feature maps for the same pixels in every epoch. Here it runs
 once over the validation and test images and over K augmented views of each training image; heads,
-seeds and both balance modes then train from the kept maps. A store belongs to one image cache,
-backbone, set of weights and augmentation. Its rows are images, not places in a split, and a view's
-augmentation follows from image and view alone: another split or seed finds most rows there.
+seeds and both balance modes then train from the kept maps. A store belongs to one backbone, set of
+weights, image size and precision. Its rows are images, not places in a split, and a view follows
+from the image's name, the view's number and the augmentation alone: another split or seed, or more
+images, find there what was computed before.
 """
 
 from __future__ import annotations
@@ -18,41 +19,84 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+from xxhash import xxh3_64_intdigest
 
+from cardiomegaly import UserError
 from cardiomegaly.config import AugmentConfig, Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule, choose_workers
-from cardiomegaly.data.dataset import Batch, StoredRows, augment
-from cardiomegaly.data.store import ABSENT, READY, RowStore
+from cardiomegaly.data.dataset import FORMAT as IMAGE_FORMAT
+from cardiomegaly.data.dataset import Batch, StoredImages, augment
+from cardiomegaly.data.sampler import BatchKey
+from cardiomegaly.data.store import RowStore
 from cardiomegaly.data.transforms import build_augmentation
 from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.model.predictor import autocast
 
 log = logging.getLogger(__name__)
-FORMAT = 1  # raise when the same inputs would give other features
+FORMAT = 2  # raise when the same inputs would give other features
 LARGEST = float(np.finfo(np.float16).max)
 SEEDS = 2**31
 BATCH = 32  # images a forward pass
 
 
-class ViewDataset(Dataset[Batch]):
-    """Images by position in a list of (row, view) pairs; view 0 is the image as it is."""
+class FeatureDataset(Dataset[Batch]):
+    """Whole batches of feature maps that a frozen backbone computed beforehand.
 
-    def __init__(self, images: RowStore, pairs: np.ndarray, config: AugmentConfig) -> None:
-        self.images = StoredRows(images)
-        self.pairs = pairs
+    Args:
+        store: rows (h, w, C) float16.
+        keys: (V, N) of each of V views of N images; each time one is chosen at random.
+        target: (N,) 0 or 1.
+
+    An item is as in `ImageDataset`, with `features` (B, C, h, w) float16 for `image`.
+    """
+
+    def __init__(self, store: RowStore, keys: NDArray[np.uint64], target: NDArray[Any]) -> None:
+        self.store = store
+        self.keys = keys
+        self.target = np.asarray(target, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        rng = np.random.default_rng(key.seed)
+        view = rng.integers(len(self.keys), size=len(key.indices))
+        features, intact = self.store.read(self.keys[view, key.indices])
+        if not intact.all():
+            raise UserError(
+                f"{self.store.folder} was damaged after the start: start again (resume=FOLDER goes "
+                "on with a training), which computes the damaged features anew"
+            )
+        return {
+            "features": torch.from_numpy(features).permute(0, 3, 1, 2),
+            "target": torch.from_numpy(self.target[key.indices]),
+            "index": torch.from_numpy(key.indices),
+        }
+
+
+class ViewDataset(Dataset[Batch]):
+    """The images of a table by position, (B, 1, H, W), each in the view that its row asks for."""
+
+    def __init__(self, store: RowStore, table: pd.DataFrame, config: AugmentConfig) -> None:
+        self.images = StoredImages(store, table)
+        self.seeds = [_seed(*pair) for pair in zip(table["image"], table["view"], strict=True)]
+        self.views = table["view"].to_numpy()
         self.augmentation = build_augmentation(config)
 
-    def __getitem__(self, positions: np.ndarray) -> Batch:
-        pairs = self.pairs[positions]
-        images = self.images[pairs[:, 0]]
-        for place, (row, view) in enumerate(pairs):
-            if view and self.augmentation is not None:
-                seed = int(np.random.default_rng([row, view]).integers(SEEDS))
-                augment(images[place : place + 1], self.augmentation, seed)
-        return {"image": torch.from_numpy(images).unsqueeze(1)}
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> Batch:
+        pixels = self.images[positions]
+        for number, position in enumerate(positions):
+            if self.views[position] and self.augmentation is not None:
+                augment(pixels[number : number + 1], self.augmentation, self.seeds[position])
+        return {"image": torch.from_numpy(pixels).unsqueeze(1)}
 
 
 def reuse_features(
@@ -72,85 +116,105 @@ def reuse_features(
         precision: Lightning's word for it.
 
     Raises:
-        UserError: the disk lacks room.
+        UserError: the disk lacks room or cannot be written.
     """
-    views = config.features.views
-    images = datamodule.images
-    store = _open_store(config, images, backbone, precision)
-    pairs = [(row, 0) for part in ("val", "test") for row in datamodule.parts[part]["row"]]
-    for view in range(1, views + 1):
-        pairs += [(row, view) for row in datamodule.parts["train"]["row"]]
-    wanted = np.array(pairs, dtype=np.int64)
-    with store.writing() as writer:
-        todo = wanted[store.state()[wanted[:, 1] * images.n + wanted[:, 0]] == ABSENT]
-        if len(todo):
+    store = _open_store(config, backbone, precision)
+    augmented = build_augmentation(config.augment) is not None
+    views = {"val": [0], "test": [0], "train": [0]}
+    if augmented:
+        views["train"] = list(range(1, config.features.views + 1))
+    keys = {
+        (part, view): _keys(datamodule.parts[part]["key"], view, config.augment)
+        for part, numbers in views.items()
+        for view in numbers
+    }
+    wanted = pd.concat(
+        [datamodule.parts[part].assign(view=view, feature=keys[part, view]) for part, view in keys],
+        ignore_index=True,
+    )
+    wanted = wanted[_missing(store, wanted, config.trainer.progress_bar)]
+    if len(wanted):
+        with store.writing():
+            todo = wanted[_missing(store, wanted)]  # others may have added some meanwhile
             what = f"the features of {len(todo):,} images"
-            log.info(
-                "features=reuse: %s need %.2f GB in %s",
-                what,
-                len(todo) * store.row_bytes / 1e9,
-                store.folder,
+            size = len(todo) * store.row_bytes / 1e9
+            log.info("features=reuse: %s need %.2f GB in %s", what, size, store.folder)
+            store.check_room(len(todo), what)
+            views_to_do = ViewDataset(datamodule.store, todo, config.augment)
+            for positions, features in _compute(views_to_do, config, backbone, device, precision):
+                store.append(todo["feature"].to_numpy()[positions], features)
+    datamodule.use_features(
+        {
+            part: FeatureDataset(
+                store,
+                np.stack([keys[part, view] for view in numbers]),
+                datamodule.parts[part]["target"].to_numpy(),
             )
-            store.check_room(len(todo), "data.cache", what)
-        for places, features in _compute(images, todo, config, backbone, device, precision):
-            rows = todo[places, 1] * images.n + todo[places, 0]
-            for row, values in zip(rows, features, strict=True):
-                writer.put(int(row), values)
-            writer.mark(rows, READY)
-    datamodule.use_features(store, views)
+            for part, numbers in views.items()
+        }
+    )
+
+
+def _missing(store: RowStore, wanted: pd.DataFrame, progress: bool = False) -> NDArray[np.bool_]:
+    """Which rows are not there, or hold something else than what was written."""
+    keys = wanted["feature"].to_numpy()
+    missing = store.find(keys) < 0
+    there = np.flatnonzero(~missing)
+    bar = tqdm(total=len(there), desc="checking features", unit="row", disable=not progress)
+    with bar:
+        for start in range(0, len(there), BATCH):
+            chunk = there[start : start + BATCH]
+            missing[chunk] = ~store.read(keys[chunk])[1]
+            bar.update(len(chunk))
+    if missing[there].any():
+        log.warning("%s: %d damaged rows are computed anew", store.folder, missing[there].sum())
+    return missing
 
 
 def _compute(
-    images: RowStore,
-    todo: np.ndarray,
+    dataset: ViewDataset,
     config: Config,
     backbone: Backbone,
     device: torch.device,
     precision: str,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield positions in `todo` and their features (B, h, w, C) float16."""
-    if not len(todo):
-        return
-    positions = np.array_split(np.arange(len(todo)), max(1, round(len(todo) / BATCH)))
-    workers = choose_workers() if config.data.workers is None else config.data.workers
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """Yield positions in the data set and their features (B, h, w, C)."""
+    n = len(dataset)
+    batches = np.array_split(np.arange(n), max(1, round(n / BATCH)))
+    workers = config.data.workers
+    if workers is None:
+        workers = choose_workers(device.type == "cuda")
     loader: DataLoader[Any] = DataLoader(
-        ViewDataset(images, todo, config.augment),
-        sampler=positions,
+        dataset,
+        sampler=batches,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=config.data.prefetch if workers else None,
     )
-    kept = backbone.to(device).to(memory_format=torch.channels_last)
+    frozen = backbone.to(device).to(memory_format=torch.channels_last)
     bar = tqdm(
-        total=len(todo), desc="computing features", unit="image",
-        disable=not config.trainer.progress_bar,
-    )  # fmt: skip
+        total=n, desc="computing features", unit="image", disable=not config.trainer.progress_bar
+    )
     with bar, torch.no_grad(), autocast(device, precision):
-        for places, batch in zip(positions, loader, strict=True):
-            features = kept(batch["image"].to(device)).float().clamp(-LARGEST, LARGEST)
-            yield places, features.permute(0, 2, 3, 1).half().cpu().numpy()
-            bar.update(len(places))
+        for positions, batch in zip(batches, loader, strict=True):
+            features = frozen(batch["image"].to(device)).float().clamp(-LARGEST, LARGEST)
+            yield positions, features.permute(0, 2, 3, 1).half().cpu().numpy()
+            bar.update(len(positions))
 
 
-def _open_store(config: Config, images: RowStore, backbone: Backbone, precision: str) -> RowStore:
-    height, width = backbone.feature_size
-    shape = (height, width, backbone.num_features)
-    key = {
-        "format": FORMAT,
-        "images": images.folder.name,
+def _open_store(config: Config, backbone: Backbone, precision: str) -> RowStore:
+    about = {
+        "rows": "features",
         "model": config.backbone.model,
         "options": config.backbone.options,
         "weights": _state_hash(backbone),
-        "augment": {name: v for name, v in asdict(config.augment).items() if name != "name"},
+        "size": config.backbone.image_size,
         "precision": precision,
+        "format": [FORMAT, IMAGE_FORMAT],
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(config.data.cache) / f"features-{config.backbone.name}-{digest}"
-    # Views come one after another, so more views make the file longer and keep what is there.
-    store = RowStore(folder, images.n * (config.features.views + 1), shape, "float16")
-    store.create(key)
-    store.grow()
-    return store
+    return RowStore(folder, (*backbone.feature_size, backbone.num_features), "float16", about)
 
 
 def _state_hash(backbone: Backbone) -> str:
@@ -159,3 +223,21 @@ def _state_hash(backbone: Backbone) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _keys(images: pd.Series, view: int, augment: AugmentConfig) -> NDArray[np.uint64]:
+    """Keys of a view of images; view 0 is the image as it is, whatever the augmentation."""
+    keys = images.to_numpy(np.uint64)
+    if view == 0:
+        return keys
+    ranges = {name: value for name, value in asdict(augment).items() if name != "name"}
+    return keys ^ np.uint64(_hash(json.dumps([view, ranges], sort_keys=True)))
+
+
+def _seed(image: str, view: int) -> int:
+    """Of the augmentation of a view: equal wherever the image lies and whatever else is there."""
+    return int(np.random.default_rng([_hash(image), view]).integers(SEEDS))
+
+
+def _hash(text: str) -> int:
+    return int(xxh3_64_intdigest(text.encode("utf-8", "surrogateescape")))

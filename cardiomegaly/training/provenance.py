@@ -61,7 +61,7 @@ def overrides() -> list[str]:
 
 
 def _data(config: Config, datamodule: CardiomegalyDataModule) -> dict[str, Any]:
-    counts, labelled = datamodule.counts, datamodule.labelled
+    labelled, unreadable = datamodule.labelled, datamodule.unreadable
     root = Path(config.data.root).expanduser().absolute()
     label_file = labelled.label_file.expanduser().absolute()
     return {
@@ -73,10 +73,10 @@ def _data(config: Config, datamodule: CardiomegalyDataModule) -> dict[str, Any]:
         else str(label_file),
         "label_file_sha256": labelled.label_file_sha256,
         "split_hash": split_hash(datamodule.split_table),
-        "n_label_rows": counts.n_label_rows,
-        "n_images_found": counts.n_images_found,
-        "n_missing": counts.n_missing,
-        "n_unreadable": counts.n_unreadable,
-        "unreadable": counts.unreadable,
+        "n_label_rows": labelled.n_rows,
+        "n_images_found": len(labelled.table),
+        "n_missing": labelled.n_missing,
+        "n_unreadable": len(unreadable),
+        "unreadable": unreadable,
         **{f"n_{part}": len(table) for part, table in datamodule.parts.items()},
     }

@@ -25,6 +25,7 @@ from cardiomegaly.training.device import (
     choose_precision,
     device_name,
     keep_freed_memory,
+    uses_gpu,
 )
 from cardiomegaly.training.features import reuse_features
 from cardiomegaly.training.module import CardiomegalyModule
@@ -131,6 +132,7 @@ def build_datamodule(config: Config) -> CardiomegalyDataModule:
         batch_size=FALLBACK_BATCH if size == "auto" else size,
         balance=config.balance,
         seed=config.seed,
+        on_gpu=uses_gpu(config.trainer),
     )
 
 
@@ -212,12 +214,11 @@ def _announce(
         log.info(
             "data=phantom: a generated cohort, no patients; for NIH say data=nih data.root=FOLDER"
         )
-    counts = datamodule.counts
     log.info(
         "%s rows in the label file, %s images found, %d unreadable",
-        f"{counts.n_label_rows:,}",
-        f"{counts.n_images_found:,}",
-        counts.n_unreadable,
+        f"{datamodule.labelled.n_rows:,}",
+        f"{len(datamodule.labelled.table):,}",
+        len(datamodule.unreadable),
     )
     for part, table in datamodule.parts.items():
         log.info(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,16 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"x")
 
 
-def test_reads_2017_layout(tmp_path: Path) -> None:
-    table = labels.read_labels(write(tmp_path))
+@pytest.mark.parametrize("header", [HEADER, HEADER.replace("Gender", "Sex")])
+def test_reads_2017_layout_and_its_later_name_of_the_sex(tmp_path: Path, header: str) -> None:
+    table = labels.read_labels(write(tmp_path, header=header))
     assert table["target"].tolist() == [1, 1, 0, 0]
     assert table["patient_id"].tolist() == [1, 1, 2, 3]
     assert table["age"].tolist()[:2] == [58.0, 58.0]
     assert np.isnan(table["age"][2])  # 411 years
     assert table["age"][3] == pytest.approx(0.5)
     assert table["width"].tolist() == [2682, 2894, 2500, 2500]
+    assert table["sex"].tolist() == ["M", "M", "F", "F"]
 
 
 def test_reads_2020_revision(nih_sample: Path) -> None:
@@ -53,8 +56,28 @@ def test_reads_2020_revision(nih_sample: Path) -> None:
 
 
 def test_cardiomegaly_must_be_a_whole_finding(tmp_path: Path) -> None:
-    rows = [ROWS[2].replace("No Finding", "Not Cardiomegaly"), ROWS[0]]
+    rows = [ROWS[2].replace("No Finding", "Mass|Edema"), ROWS[1].replace("|", " | ")]
     assert labels.read_labels(write(tmp_path, rows))["target"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("findings", "hint"),
+    [
+        ("cardiomegaly", r"got 'cardiomegaly' \(did you mean 'Cardiomegaly'\?\)"),
+        ("Mass|Cardiomegalie", r"got 'Mass\|Cardiomegalie' \(did you mean 'Cardiomegaly'\?\)"),
+        ("Not Cardiomegaly", r"got 'Not Cardiomegaly' \(did you mean 'Cardiomegaly'\?\)"),
+        ("Cardiomegaly|", r"got 'Cardiomegaly\|'"),
+        ("", "never blank, got ''"),
+        ("nan", "got 'nan'"),
+        ("0", "got '0'"),
+    ],
+)
+def test_unknown_and_blank_findings_are_refused(tmp_path: Path, findings: str, hint: str) -> None:
+    row = ROWS[2].replace("No Finding", findings)
+    rows = [ROWS[0], row, row.replace("2_000", "2_001"), ROWS[3].replace("Mass", "Lump")]
+    message = f"line 3: findings must be some of No Finding, Atelec.* {hint}; 3 rows are like it"
+    with pytest.raises(UserError, match=message):
+        labels.read_labels(write(tmp_path, rows))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +87,11 @@ def test_cardiomegaly_must_be_a_whole_finding(tmp_path: Path) -> None:
         (HEADER, [], "has a header but no rows"),
         (HEADER, [ROWS[0], ROWS[0]], "lists 1 images more than once, first '00000001_000.png'"),
         (HEADER, [ROWS[0].replace(",1,058Y", ",one,058Y")], "line 2: patient_id must be a number"),
+        (HEADER, [ROWS[0].replace(",1,058Y", ",1.7,058Y")], r"patient_id must be a whole.*'1\.7'"),
+        (HEADER, [ROWS[0].replace(",1,058Y", ",1e20,058Y")], "patient_id must be a whole.* '1e20'"),
+        (HEADER, [ROWS[0].replace(",1,058Y", ",-3,058Y")], "patient_id must be a whole.* got '-3'"),
+        (HEADER, [ROWS[0].replace(",1,058Y", ",inf,058Y")], "patient_id must be a whole.* 'inf'"),
+        (HEADER, [ROWS[0].replace(",0,1,", ",0.5,1,")], "line 2: follow_up must be a whole number"),
         (HEADER, [ROWS[0].replace(",M,", ",X,")], "sex must be one of M, F, got 'X'"),
         (HEADER, [ROWS[0].replace(",PA,", ",LL,")], "view_position must be one of PA, AP"),
         ("a,b", ["1,2,3", "1,2,3,4"], "is not a readable CSV"),
@@ -75,35 +103,50 @@ def test_bad_label_files(tmp_path: Path, header: str, rows: list[str], message: 
         labels.read_labels(write(tmp_path, rows, header))
 
 
-def test_images_anywhere_below_root(tmp_path: Path) -> None:
+def test_rows_whose_image_is_there(tmp_path: Path) -> None:
     write(tmp_path)
-    touch(tmp_path / "images_001" / "images", "00000001_000.png", "notes.txt")
-    touch(tmp_path / "images_002" / "images", "00000002_000.PNG", "99999999_000.png")
+    touch(tmp_path / "images_001" / "images", "00000001_000.png")
+    touch(tmp_path / "images_002" / "images", "00000003_000.jpg", "99999999_000.png")
     found = labels.load_labelled_images(tmp_path)
-    assert found.table["image"].tolist() == ["00000001_000.png", "00000002_000.png"]
+    assert found.table["image"].tolist() == ["00000001_000.png", "00000003_000.png"]
+    assert [Path(path).name for path in found.table["path"]] == [
+        "00000001_000.png", "00000003_000.jpg"
+    ]  # fmt: skip
     assert found.n_missing == 2
-    assert found.table["row"].tolist() == [0, 1]
+    assert found.table["key"].dtype == np.uint64
+    assert found.table["key"].nunique() == 2
 
 
-def test_jpeg_stands_for_png(tmp_path: Path) -> None:
+def test_a_changed_image_is_another_one(tmp_path: Path) -> None:
     write(tmp_path)
-    touch(tmp_path / "images", "00000003_000.jpg")
-    assert labels.load_labelled_images(tmp_path).table["image"].tolist() == ["00000003_000.png"]
+    touch(tmp_path, "00000001_000.png", "00000002_000.png")
+    before = labels.load_labelled_images(tmp_path).table["key"]
+    touch(tmp_path, "00000001_001.png")
+    os.utime(tmp_path / "00000002_000.png", ns=(1, 1))
+    after = labels.load_labelled_images(tmp_path).table["key"]
+    assert after[0] == before[0]
+    assert len({*before, *after}) == 4
 
 
-def test_official_folder_wins_over_others(tmp_path: Path) -> None:
+def test_one_file_for_two_rows_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [ROWS[0], ROWS[2].replace("00000002_000.png", "00000001_000.jpg")])
+    touch(tmp_path, "00000001_000.png")
+    with pytest.raises(
+        UserError, match=r"'00000001_000\.png' and '00000001_000\.jpg', and .*1_000"
+    ):
+        labels.load_labelled_images(tmp_path)
+    touch(tmp_path, "00000001_000.jpg")
+    assert len(labels.load_labelled_images(tmp_path).table) == 2
+
+
+def test_only_names_that_the_label_file_lists_matter(tmp_path: Path) -> None:
     write(tmp_path)
-    touch(tmp_path / "originals", "00000001_000.png")
-    touch(tmp_path / "images", "00000001_000.png")
-    path = labels.load_labelled_images(tmp_path).table["path"][0]
-    assert Path(path).parent.name == "images"
-
-
-def test_ambiguous_images(tmp_path: Path) -> None:
-    touch(tmp_path / "images_001", "a.png")
-    touch(tmp_path / "images_002", "a.png")
-    with pytest.raises(UserError, match="1 image names occur more than once"):
-        labels.find_images(tmp_path)
+    touch(tmp_path / "plots1", "roc.png")
+    touch(tmp_path / "plots2", "roc.png", "00000002_000.png")
+    assert len(labels.load_labelled_images(tmp_path).table) == 1
+    touch(tmp_path / "plots1", "00000002_000.png")
+    with pytest.raises(UserError, match=r"00000002_000\.png lies more than once below"):
+        labels.load_labelled_images(tmp_path)
 
 
 def test_no_folder_no_file_no_image(tmp_path: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xxhash
 from omegaconf import DictConfig
+from PIL import Image
 
 from cardiomegaly import UserError, config
 from cardiomegaly.data import store as row_store
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.sampler import BatchKey
+from cardiomegaly.data.store import ROWS
+from cardiomegaly.data.transforms import build_augmentation
 from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.training import features
 from cardiomegaly.training.record import read_run
@@ -65,19 +70,41 @@ def test_without_augmentation_it_equals_live_training(trained: Train, tmp_path: 
 def test_features_are_those_of_the_augmented_images(
     composed: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    datamodule, backbone = reused(
-        composed("features=reuse", "features.views=2", f"data.cache={tmp_path}")
-    )
-    key = BatchKey(np.arange(6), seed=3)
-    plain = datamodule.loaded("val")[key]["features"].float()
+    words = ("features=reuse", "features.views=2", f"data.cache={tmp_path}")
+    datamodule, backbone = reused(composed(*words))
+    positions = np.arange(20)
+    plain = datamodule.features["val"][BatchKey(positions[:6], seed=3)]["features"]
     with torch.no_grad():
-        expected = backbone(datamodule.dataset("val")[key]["image"])
-    torch.testing.assert_close(plain, expected, atol=2e-3, rtol=2e-3)
-    train = datamodule.loaded("train", augmented=True)
-    one, again, other = (train[BatchKey(np.arange(20), seed)]["features"] for seed in (1, 1, 2))
-    assert torch.equal(one, again)
-    same = (one == other).all(dim=(1, 2, 3)).float().mean()
-    assert 0.1 < same < 0.9  # one of two views of each image, at random
+        expected = backbone(datamodule.dataset("val")[BatchKey(positions[:6], 0)]["image"])
+    torch.testing.assert_close(plain.float(), expected, atol=2e-3, rtol=2e-3)
+
+    views = [view_by_hand(datamodule, view, positions) for view in (1, 2)]
+    with torch.no_grad():
+        one, two = (backbone(view) for view in views)
+    train = datamodule.features["train"]
+    drawn, again, other = (
+        train[BatchKey(positions, seed)]["features"].float() for seed in (1, 1, 2)
+    )
+    assert torch.equal(drawn, again)
+    assert not torch.equal(drawn, other)
+    is_one, is_two = (
+        torch.isclose(drawn, view, atol=2e-3, rtol=2e-3).flatten(1).all(1) for view in (one, two)
+    )
+    assert (is_one ^ is_two).all()  # each is one of its image's two views
+    assert 0.1 < is_one.float().mean() < 0.9
+
+
+def view_by_hand(
+    datamodule: CardiomegalyDataModule, view: int, positions: np.ndarray
+) -> torch.Tensor:
+    """Training images, each augmented by what follows from its name and the view's number."""
+    pixels = datamodule.dataset("train")[BatchKey(positions, 0)]["image"].numpy()
+    pipeline = build_augmentation(datamodule.augment)
+    for name, image in zip(datamodule.parts["train"]["image"], pixels, strict=False):
+        key = [xxhash.xxh3_64_intdigest(name.encode()), view]
+        pipeline.set_random_seed(int(np.random.default_rng(key).integers(2**31)))
+        image[0] = pipeline(image=image[0][..., None])["image"][..., 0]
+    return torch.from_numpy(pixels)
 
 
 def test_computed_once_for_heads_balance_and_other_seeds(
@@ -98,7 +125,98 @@ def test_computed_once_for_heads_balance_and_other_seeds(
     assert 0 < sum(counted) < parts["val"] + parts["test"] + 2 * parts["train"]
     counted.clear()
     reused(composed(*words, "augment=study"))
-    assert sum(counted) == parts["val"] + parts["test"] + 2 * parts["train"]
+    assert sum(counted) == 2 * parts["train"]  # unaugmented images are the same
+
+
+def test_without_augmentation_there_is_one_view(
+    composed: Callable[..., DictConfig], tmp_path: Path, counted: list[int]
+) -> None:
+    words = ("features=reuse", "features.views=4", f"data.cache={tmp_path}", "cohort=all")
+    datamodule, _ = reused(composed(*words, "augment=none"))
+    assert sum(counted) == sum(len(table) for table in datamodule.parts.values())
+    assert len(datamodule.features["train"].keys) == 1
+
+
+def test_an_added_image_is_all_that_is_computed(
+    composed: Callable[..., DictConfig],
+    phantom_root: Path,
+    tmp_path: Path,
+    counted: list[int],
+) -> None:
+    root = tmp_path / "cohort"
+    shutil.copytree(phantom_root, root)
+    words = ("features=reuse", "features.views=2", f"data.cache={tmp_path}", "cohort=all")
+    words = (*words, f"data.root={root}", "augment=none")
+    first, _ = reused(composed(*words))
+    counted.clear()
+    Image.fromarray(np.full((64, 64), 99, np.uint8)).save(root / "images" / "00000000_000.png")
+    path = root / "Data_Entry_2017.csv"
+    header, *rows = path.read_text().splitlines(keepends=True)
+    row = "00000000_000.png,No Finding,0,9999,50,M,PA,2048,2500,0.1,0.1\n"
+    path.write_text("".join([header, row, *rows]))  # before all others
+    second, _ = reused(composed(*words))
+    assert sum(counted) == 1
+    name = first.parts["test"]["image"][0]
+    part = next(part for part, t in second.parts.items() if name in t["image"].tolist())
+    place = np.flatnonzero(second.parts[part]["image"] == name)
+    torch.testing.assert_close(
+        second.features[part][BatchKey(place, 0)]["features"],
+        first.features["test"][BatchKey(np.array([0]), 0)]["features"],
+    )
+
+
+@pytest.mark.parametrize("how", ["flipped", "zeroed", "cut", "lost"])
+def test_what_is_damaged_is_computed_anew_and_said(
+    composed: Callable[..., DictConfig],
+    tmp_path: Path,
+    counted: list[int],
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    words = ("features=reuse", "features.views=2", f"data.cache={tmp_path}")
+    datamodule, _ = reused(composed(*words))
+    key = BatchKey(np.arange(len(datamodule.parts["train"])), seed=1)
+    before = datamodule.features["train"][key]["features"]
+    store = datamodule.features["train"].store
+    path, size = store.folder / ROWS, store.row_bytes
+    content = bytearray(path.read_bytes())
+    counted.clear()
+    if how == "flipped":
+        content[2 * size + 7] ^= 4
+        content[-1] ^= 128
+    elif how == "zeroed":
+        content[size : 3 * size] = bytes(2 * size)
+    path.write_bytes(content[: {"cut": len(content) - size - 1, "lost": 0}.get(how)])
+    with pytest.raises(UserError, match="was damaged after the start: start again"):
+        for part in ("val", "test", "train"):  # by a training that is under way
+            for start in range(0, len(datamodule.parts[part]), 16):
+                n = len(datamodule.parts[part])
+                for seed in range(8):
+                    positions = np.arange(start, min(n, start + 16))
+                    datamodule.features[part][BatchKey(positions, seed)]
+    caplog.clear()
+    again, _ = reused(composed(*words))
+    assert sum(counted) == (2 if how != "lost" else len(content) // size)
+    assert "computed anew" in caplog.text
+    torch.testing.assert_close(again.features["train"][key]["features"], before)
+    counted.clear()
+    caplog.clear()
+    reused(composed(*words))
+    assert not counted
+    assert "computed anew" not in caplog.text
+
+
+def test_a_read_only_cache_will_do(
+    composed: Callable[..., DictConfig], tmp_path: Path, read_only: Callable[[Path], None]
+) -> None:
+    cache = tmp_path / "cache"
+    words = ("features=reuse", "features.views=2", f"data.cache={cache}")
+    reused(composed(*words))
+    read_only(cache)
+    datamodule, _ = reused(composed(*words))
+    assert sum(len(batch["features"]) for batch in datamodule.train_dataloader()) > 0
+    with pytest.raises(UserError, match=r"data\.cache: .* cannot be written .*Read-only"):
+        reused(composed(*words, "features.views=3"))
 
 
 def test_disk_without_room_is_refused_beforehand(

@@ -152,7 +152,7 @@ def test_a_checkpoint_predicts_as_its_run_did(
     datamodule.prepare_data()
     datamodule.setup()
     predictor = Predictor.from_checkpoint(trained_run / "checkpoints" / "best.ckpt")
-    test = predictor.predict_batches(datamodule.test_dataloader())
+    test = predictor.predict_batches(datamodule.predict_dataloader()[1])
     rows = read_run(trained_run).part("test")
     assert test.logits.tolist() == rows["logit"].tolist()
     assert test.probability.tolist() == rows["probability"].tolist()
