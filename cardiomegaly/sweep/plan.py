@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from cardiomegaly import UserError
 from cardiomegaly import config as configuration
 from cardiomegaly.config import Config
+from cardiomegaly.data.download import download
 from cardiomegaly.data.labels import load_labelled_images
 from cardiomegaly.model.weights import obtain
 from cardiomegaly.sweep import ledger
@@ -143,7 +144,7 @@ def _look_at_data(root: str, labels: str | None) -> Exception | None:
 
 def _look_at_weights(model: str, weights: str) -> Exception | None:
     try:
-        obtain(model, weights)
+        obtain(model, weights, download)
     except UserError as mistake:
         return mistake
     return None
