@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from cardiomegaly import download as command
@@ -122,7 +122,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_brought(
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     """Five kills at seeded moments, then whole; an image that is there is whole at any time."""
     server = FileServer(small_nih(filling=400_000)[1], trickle=0.01, piece=10_000)
-    moments = random.Random(int(how))
+    moments = np.random.default_rng(int(how))
     with serving(server):
         words = [f"target={tmp_path}", f"source={server.url.rpartition('/')[0]}"]
         run = [sys.executable, "-c", SCRIPT, *words]
