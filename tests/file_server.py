@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
-import huggingface_hub
+from huggingface_hub import constants
 import pytest
 
 from cardiomegaly.model import keras_weights
@@ -130,7 +130,6 @@ def closed_url() -> str:
 
 def weights_from(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hub and Keras' storage be at an address of ours, and our caches be empty."""
-    constants = huggingface_hub.constants
     keras = f"{address}/{keras_weights.RESNET152V2_URL.rpartition('/')[2]}"
     monkeypatch.setenv("CARDIOMEGALY_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
+from huggingface_hub import constants
 import pytest
 import timm
 import torch
@@ -177,7 +177,7 @@ def test_a_server_that_stalls_or_trickles_is_not_waited_for(
 
 
 def test_the_hub_is_left_alone_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"\(HF_HUB_OFFLINE is set\)"):
         obtain(MOBILENET, "pretrained", download)
 
@@ -213,7 +213,7 @@ def test_the_hub_is_asked_once_and_its_checksum_counts(
 
 
 def test_the_cache_of_the_hubs_own_client_is_used_and_checked(published: Path) -> None:
-    hub = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"models--timm--{MOBILENET}"
+    hub = Path(constants.HF_HUB_CACHE) / f"models--timm--{MOBILENET}"
     blob = hub / "blobs" / sha256(published)
     snapshot = hub / "snapshots" / ("1" * 40) / "model.safetensors"
     for path in (blob, snapshot, hub / "refs" / "main"):
