@@ -5,7 +5,7 @@
     python -m cardiomegaly.weights convert source=FILE.h5 target=FILE.safetensors
 
 `fetch` prepares a machine that will be offline. `convert` takes Keras' official HDF5 file of
-ResNet152V2 without its classifier.
+ResNet152V2 without its classifier. The first word is short for action=list and so on.
 """
 
 from __future__ import annotations
@@ -16,85 +16,79 @@ from pathlib import Path
 
 import timm
 import torch
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
 from cardiomegaly import UserError, cli
 from cardiomegaly.config import CONF_DIR
-from cardiomegaly.model.pretrained import WeightsSource, cache_folder, pretrained_source
-from cardiomegaly.model.state import convert_keras
+from cardiomegaly.data.download import download
+from cardiomegaly.model.weights import (
+    PretrainedWeights,
+    cache_folder,
+    convert_keras,
+    pretrained_weights,
+)
 
 MB = 1e6
 
 
 @dataclass
-class ListOptions:
-    """`list` takes no options."""
-
-
-@dataclass
-class FetchOptions:
+class Options:
+    action: str = field(default="list", metadata={"help": "list, fetch or convert"})
     backbone: str = field(default="all", metadata={"help": "all, or one of conf/backbone"})
-
-
-@dataclass
-class ConvertOptions:
-    source: str = field(default=MISSING, metadata={"help": "Keras' HDF5 file"})
-    target: str = field(default=MISSING, metadata={"help": "safetensors file to write"})
+    source: str = field(default="", metadata={"help": "Keras' HDF5 file, to convert"})
+    target: str = field(default="", metadata={"help": "safetensors file to write"})
 
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    verb, rest = (words[0], words[1:]) if words else ("--help", [])
-    if verb in ("-h", "--help"):
-        print(__doc__)
+    if words and words[0].isalpha():
+        words = [f"action={words[0]}", *words[1:]]
+    return cli.run(Options, act, __doc__, words)
+
+
+def act(options: Options) -> int:
+    """List, fetch or convert."""
+    if options.action == "convert":
+        for key in ("source", "target"):
+            if not getattr(options, key):
+                raise UserError(f"{key}: required but not given; say {key}=FILE")
+        convert_keras(Path(options.source), Path(options.target))
+        print(options.target)
         return 0
-    if verb == "list":
-        return cli.run(ListOptions, list_backbones, __doc__, rest)
-    if verb == "fetch":
-        return cli.run(FetchOptions, fetch, __doc__, rest)
-    if verb == "convert":
-        return cli.run(ConvertOptions, convert, __doc__, rest)
-    print(f"error: {verb!r}: the first word must be list, fetch or convert", file=sys.stderr)
-    return cli.USER_ERROR
+    if options.action not in ("list", "fetch"):
+        raise UserError(f"action: must be list, fetch or convert, got {options.action!r}")
+    files = sorted((CONF_DIR / "backbone").glob("[!_]*.yaml"))
+    weights = {file.stem: pretrained_weights(OmegaConf.load(file).model) for file in files}
+    if options.backbone != "all":
+        if options.backbone not in weights:
+            raise UserError(
+                f"backbone: must be all or one of {', '.join(weights)}, got {options.backbone!r}"
+            )
+        weights = {options.backbone: weights[options.backbone]}
+    return show(weights) if options.action == "list" else fetch(weights)
 
 
-def list_backbones(_: ListOptions) -> None:
+def show(weights: dict[str, PretrainedWeights]) -> int:
     """Print for each backbone which weights it needs, their size, and where they are."""
-    for backbone, source in _sources().items():
-        found = source.find()
-        megabytes = (found.stat().st_size if found else _bytes(source.name)) / MB
-        where = str(found) if found else f"missing; {source.url}"
-        print(f"{backbone:<15} {source.name:<36} {megabytes:4.0f} MB  {where}")
+    for backbone, published in weights.items():
+        path = published.find()
+        megabytes = (path.stat().st_size if path else _bytes(published.name)) / MB
+        where = str(path) if path else f"missing; {published.url}"
+        print(f"{backbone:<15} {published.name:<36} {megabytes:4.0f} MB  {where}")
     print(f"Put files by hand into {cache_folder()} as NAME.safetensors (second column).")
+    return 0
 
 
-def fetch(options: FetchOptions) -> int:
+def fetch(weights: dict[str, PretrainedWeights]) -> int:
     """Bring the weights of one backbone or of all; go on where one cannot be had."""
-    sources = _sources()
-    if options.backbone != "all" and options.backbone not in sources:
-        raise UserError(
-            f"backbone: must be all or one of {', '.join(sources)}, got {options.backbone!r}"
-        )
-    failed = 0
-    for backbone in sources if options.backbone == "all" else [options.backbone]:
+    code = 0
+    for backbone, published in weights.items():
         try:
-            print(f"{backbone:<15} {sources[backbone].fetch()}")
+            print(f"{backbone:<15} {published.fetch(download)}")
         except UserError as error:
             print(f"error: {backbone}: {error}", file=sys.stderr)
-            failed = cli.USER_ERROR
-    return failed
-
-
-def convert(options: ConvertOptions) -> None:
-    """Turn Keras' HDF5 file into safetensors."""
-    convert_keras(Path(options.source), Path(options.target))
-    print(options.target)
-
-
-def _sources() -> dict[str, WeightsSource]:
-    """The pretrained weights of every backbone in `conf/`, by the study's name."""
-    files = sorted((CONF_DIR / "backbone").glob("[!_]*.yaml"))
-    return {file.stem: pretrained_source(OmegaConf.load(file).model) for file in files}
+            code = cli.USER_ERROR
+    return code
 
 
 def _bytes(timm_name: str) -> int:

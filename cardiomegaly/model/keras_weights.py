@@ -7,7 +7,6 @@ The file holds a group a layer, `conv2_block1_1_conv/conv2_block1_1_conv/kernel:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -17,25 +16,12 @@ from torch import Tensor
 
 from cardiomegaly import UserError
 
-
-@dataclass(frozen=True)
-class KerasFile:
-    """A file in Keras' public storage, with the checksum that Keras publishes in its source."""
-
-    url: str
-    md5: str
-
-    @property
-    def name(self) -> str:
-        return self.url.rpartition("/")[2]
-
-
-# Source: WEIGHTS_HASHES in keras/src/applications/resnet.py.
-RESNET152V2 = KerasFile(
-    url="https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
-    "resnet152v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    md5="ed17cf2e0169df9d443503ef94b23b33",
+# Keras' public storage, and its checksum: WEIGHTS_HASHES in keras/src/applications/resnet.py.
+RESNET152V2_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+    "resnet152v2_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
+RESNET152V2_MD5 = "ed17cf2e0169df9d443503ef94b23b33"
 
 _BLOCK = re.compile(r"conv([2-5])_block(\d+)_(\w+)")
 _IN_BLOCK = {

@@ -22,7 +22,7 @@ from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_c
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cardiomegaly.model.keras_weights import RESNET152V2, read_keras_weights
+from cardiomegaly.model.keras_weights import RESNET152V2_URL, read_keras_weights
 
 DEPTHS = (3, 8, 36, 3)
 WIDTHS = (64, 128, 256, 512)
@@ -157,7 +157,7 @@ def _init_weights(module: nn.Module) -> None:
 default_cfgs = generate_default_cfgs(
     {
         "resnet152v2.keras_in1k": {
-            "url": RESNET152V2.url,
+            "url": RESNET152V2_URL,
             "custom_load": True,  # timm then calls `load_pretrained`
             "num_classes": 0,
             "input_size": (3, 224, 224),

@@ -171,10 +171,12 @@ def _look_at_data(root: str, labels: str | None) -> str:
 def _look_at_weights(model: str, weights: str) -> str:
     if weights == "none":
         return ""
-    from cardiomegaly.model.weights import obtain  # torch and timm take seconds
+    # torch and timm take seconds
+    from cardiomegaly.data.download import download
+    from cardiomegaly.model.weights import obtain
 
     try:
-        obtain(model, weights)
+        obtain(model, weights, download)
     except UserError as mistake:
         return str(mistake)
     return ""

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
+from cardiomegaly.data.download import download
 from cardiomegaly.evaluation.calibration import platt_line
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.model.predictor import Predictor
@@ -143,7 +144,7 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
         UserError: the weights are not there or do not fit, or the network or head cannot be built
             as configured.
     """
-    weights = obtain(config.backbone.model, config.backbone.weights)
+    weights = obtain(config.backbone.model, config.backbone.weights, download)
     module = CardiomegalyModule(
         asdict(config.backbone), dict(config.head), config.trainer.learning_rate, config.threshold
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
+from huggingface_hub import constants
 import pytest
 import timm
 import torch
@@ -16,14 +16,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cardiomegaly import UserError
-from cardiomegaly import weights as command
 from cardiomegaly.config import CONF_DIR
-from cardiomegaly.model import download, keras_weights, pretrained
-from cardiomegaly.model.keras_weights import KerasFile
-from cardiomegaly.model.pretrained import cache_folder, pretrained_source
-from cardiomegaly.model.state import convert_keras, read_state
-from cardiomegaly.model.weights import load_weights, obtain
-from tests.file_server import FileServer, closed_url, serving
+from cardiomegaly.data import download as downloading
+from cardiomegaly.data.download import download
+from cardiomegaly.model import keras_weights
+from cardiomegaly.model.weights import (
+    cache_folder,
+    convert_keras,
+    load_weights,
+    obtain,
+    pretrained_weights,
+    read_state,
+)
+from tests.file_server import FileServer, closed_url, serving, weights_from
 from tests.keras_files import resnet152v2_shapes, write_keras_file
 
 MOBILENET = "mobilenetv1_100.ra4_e3600_r224_in1k"
@@ -31,22 +36,10 @@ BACKBONES = sorted(path.stem for path in (CONF_DIR / "backbone").glob("[!_]*.yam
 
 
 @pytest.fixture(autouse=True)
-def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty caches, and servers that refuse every connection."""
-    nobody = closed_url().removesuffix("/weights.h5")
-    monkeypatch.setenv("CARDIOMEGALY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    use_hub(monkeypatch, nobody)
-    moved = KerasFile(f"{nobody}/{keras_weights.RESNET152V2.name}", keras_weights.RESNET152V2.md5)
-    monkeypatch.setattr(pretrained, "RESNET152V2", moved)
-    return tmp_path
-
-
-def use_hub(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    constants = huggingface_hub.constants
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    weights_from(closed_url().rpartition("/")[0], tmp_path / "cache", monkeypatch)
+    monkeypatch.setattr(downloading, "PATIENCE", 1)
 
 
 def mobilenet(seed: int, num_classes: int = 0) -> nn.Module:
@@ -72,34 +65,40 @@ def published(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the right layers and shapes, all zeros, small on the disk."""
-    path = tmp_path_factory.mktemp("official") / keras_weights.RESNET152V2.name
+    path = tmp_path_factory.mktemp("official") / keras_weights.RESNET152V2_URL.rpartition("/")[2]
     write_keras_file(path, resnet152v2_shapes())
     return path
 
 
 @pytest.fixture
-def keras_server(official: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+def keras_server(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FileServer]:
     content = official.read_bytes()
     with serving(FileServer(content)) as server:
-        url = server.url.replace("weights.h5", official.name)
+        weights_from(server.url.rpartition("/")[0], tmp_path / "cache", monkeypatch)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        monkeypatch.setattr(pretrained, "RESNET152V2", KerasFile(url, md5))
+        monkeypatch.setattr(keras_weights, "RESNET152V2_MD5", md5)
         yield server
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # Which file
 
 
 def test_none_is_no_file() -> None:
-    obtained = obtain("resnet152v2", "none")
+    obtained = obtain("resnet152v2", "none", download)
     assert (obtained.path, obtained.source, obtained.sha256) == (None, "random", None)
 
 
 def test_a_path_is_that_file_with_its_checksum(published: Path) -> None:
-    obtained = obtain(MOBILENET, str(published))
+    obtained = obtain(MOBILENET, str(published), download)
     assert obtained.path == published
     assert obtained.name == "model.safetensors"
-    assert obtained.sha256 == hashlib.sha256(published.read_bytes()).hexdigest()
+    assert obtained.sha256 == sha256(published)
 
 
 def test_an_absent_path_is_named() -> None:
@@ -107,14 +106,14 @@ def test_an_absent_path_is_named() -> None:
         UserError,
         match=r"backbone\.weights=gone\.pt: must be pretrained, none or a file; there is no such",
     ):
-        obtain(MOBILENET, "gone.pt")
+        obtain(MOBILENET, "gone.pt", download)
 
 
 def test_a_network_without_pretrained_weights_is_refused() -> None:
     with pytest.raises(UserError, match=r"backbone\.model=resnetv2_152: timm has no pretrained"):
-        obtain("resnetv2_152", "pretrained")
+        obtain("resnetv2_152", "pretrained", download)
     with pytest.raises(UserError, match=r"it has .*resnet50\.tv_in1k.*backbone\.weights=none"):
-        obtain("resnet50.nonsense", "pretrained")
+        obtain("resnet50.nonsense", "pretrained", download)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -122,7 +121,7 @@ def test_each_backbone_of_the_study_has_pretrained_weights(backbone: str) -> Non
     config = OmegaConf.load(CONF_DIR / "backbone" / f"{backbone}.yaml")
     assert config.name == backbone
     assert config.model in timm.list_models(pretrained=True)
-    assert pretrained_source(config.model).name == config.model
+    assert pretrained_weights(config.model).name == config.model
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -146,17 +145,16 @@ def test_the_last_stage_is_what_comes_last(backbone: str) -> None:
 
 @pytest.mark.parametrize("name", [MOBILENET, "resnet152v2"])
 def test_without_a_network_one_line_says_what_to_do(name: str) -> None:
-    source = pretrained_source(name)
-    expected = source.placed if source.repository else cache_folder() / source.file
+    weights = pretrained_weights(name)
     with pytest.raises(UserError) as caught:
-        obtain(name, "pretrained")
+        obtain(name, "pretrained", download)
     told = str(caught.value)
     assert "\n" not in told
-    assert re.search(r"\((<urlopen error )?\[Errno \d+\] Connection refused", told)
     for part in (
-        f"the weights of {source.name} are not on this machine",
-        source.url,
-        f"Put that file at {expected}, or",
+        f"the weights of {weights.name} are not on this machine",
+        weights.url,
+        "Could not connect to server",
+        f"Put that file at {weights.placed}, or",
         "backbone.weights=PATH",
         "python -m cardiomegaly.weights fetch",
         "backbone.weights=none trains from scratch",
@@ -165,13 +163,23 @@ def test_without_a_network_one_line_says_what_to_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [MOBILENET, "resnet152v2"])
-def test_a_silent_server_is_not_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PATIENCE", 0.2)
-    with serving(FileServer(b"", silent=True)) as server:
-        use_hub(monkeypatch, server.url.removesuffix("/weights.h5"))
-        monkeypatch.setattr(pretrained, "RESNET152V2", KerasFile(server.url, "0"))
-        with pytest.raises(UserError, match="timed out|no answer in 0.2 seconds"):
-            obtain(name, "pretrained")
+@pytest.mark.parametrize("faults", [{"silent": True}, {"trickle": 0.2}])
+def test_a_server_that_stalls_or_trickles_is_not_waited_for(
+    name: str, faults: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def once(url: str, target: Path, checksum: str) -> None:
+        download(url, target, checksum, pauses=())
+
+    with serving(FileServer(b"something", **faults)) as server:  # type: ignore[arg-type]
+        weights_from(server.url.rpartition("/")[0], tmp_path, monkeypatch)
+        with pytest.raises(UserError, match="Operation too slow. Less than 1000 bytes/sec"):
+            obtain(name, "pretrained", once)
+
+
+def test_the_hub_is_left_alone_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"\(HF_HUB_OFFLINE is set\)"):
+        obtain(MOBILENET, "pretrained", download)
 
 
 # timm's backbones
@@ -181,21 +189,42 @@ def test_a_file_in_our_cache_folder_comes_first(published: Path) -> None:
     placed = cache_folder() / f"{MOBILENET}.safetensors"
     placed.parent.mkdir(parents=True)
     published.rename(placed)
-    obtained = obtain("mobilenetv1_100", "pretrained")  # timm's default tag
+    obtained = obtain("mobilenetv1_100", "pretrained", download)  # timm's default tag
     assert (obtained.path, obtained.name) == (placed, MOBILENET)
 
 
-def test_the_hub_is_asked_once_and_its_cache_afterwards(
-    published: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_hub_is_asked_once_and_its_checksum_counts(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pretrained_source(MOBILENET).find() is None
-    with serving(FileServer(published.read_bytes())) as server:
-        use_hub(monkeypatch, server.url.removesuffix("/weights.h5"))
-        obtained = obtain(MOBILENET, "pretrained")
-    assert obtained.path is not None
-    assert obtained.path.read_bytes() == published.read_bytes()
+    assert pretrained_weights(MOBILENET).find() is None
+    server = FileServer(published.read_bytes(), redirects=True)
+    server.headers = {"X-Linked-Etag": f'"{"0" * 64}"'}
+    with serving(server):
+        weights_from(server.url.rpartition("/")[0], tmp_path / "cache", monkeypatch)
+        with pytest.raises(UserError, match=f"sha256 checksum {sha256(published)}, published is 0"):
+            obtain(MOBILENET, "pretrained", download)
+        assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]
+        server.headers = {"X-Linked-Etag": f'"{sha256(published)}"'}
+        obtained = obtain(MOBILENET, "pretrained", download)
+    assert obtained.path == cache_folder() / f"{MOBILENET}.safetensors"
+    assert obtained.sha256 == sha256(published) == sha256(obtained.path)
     assert obtained.source.endswith(f"/timm/{MOBILENET}/resolve/main/model.safetensors")
-    assert obtain(MOBILENET, "pretrained") == obtained  # the server is gone
+    assert obtain(MOBILENET, "pretrained", download) == obtained  # the server is gone
+
+
+def test_the_cache_of_the_hubs_own_client_is_used_and_checked(published: Path) -> None:
+    hub = Path(constants.HF_HUB_CACHE) / f"models--timm--{MOBILENET}"
+    blob = hub / "blobs" / sha256(published)
+    snapshot = hub / "snapshots" / ("1" * 40) / "model.safetensors"
+    for path in (blob, snapshot, hub / "refs" / "main"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    (hub / "refs" / "main").write_text("1" * 40)
+    published.rename(blob)
+    snapshot.symlink_to(blob)
+    assert obtain(MOBILENET, "pretrained", download).path == snapshot
+    blob.write_bytes(b"<html>")
+    with pytest.raises(UserError, match=rf"{blob.name}: has the sha256 checksum .*; delete it"):
+        obtain(MOBILENET, "pretrained", download)
 
 
 def test_loading_equals_timm_itself(published: Path) -> None:
@@ -271,42 +300,45 @@ def test_the_shared_mobilenet_fits(imagenet_weights: Path) -> None:
 # Keras' file
 
 
-def test_keras_file_is_fetched_checked_converted_and_kept(keras_server: FileServer) -> None:
-    obtained = obtain("resnet152v2", "pretrained")
-    kept = cache_folder() / "resnet152v2.keras_in1k.safetensors"
-    assert obtained.path == kept
+def test_keras_file_is_fetched_checked_and_kept(keras_server: FileServer, official: Path) -> None:
+    obtained = obtain("resnet152v2", "pretrained", download)
+    assert obtained.path == cache_folder() / official.name
+    assert obtained.path.read_bytes() == official.read_bytes()
     assert obtained.name == "resnet152v2.keras_in1k"
-    assert [path for path in cache_folder().iterdir() if path.suffix != ".lock"] == [kept]
-    assert obtain("resnet152v2", "pretrained") == obtained
-    assert keras_server.asked == [""]
-    kept.unlink()  # 233 MB
+    assert obtain("resnet152v2", "pretrained", download) == obtained
+    assert keras_server.ranges_asked == [""]
+    load_weights(timm.create_model("resnet152v2", num_classes=0), obtained.path)
 
 
-def test_keras_file_put_by_hand_is_converted(official: Path, keras_server: FileServer) -> None:
-    by_hand = cache_folder() / official.name
-    by_hand.parent.mkdir(parents=True)
-    by_hand.write_bytes(official.read_bytes())
-    assert pretrained_source("resnet152v2").find() == by_hand
-    path = pretrained_source("resnet152v2").fetch()
-    assert path.suffix == ".safetensors"
-    assert by_hand.exists()
-    assert keras_server.asked == []
-    path.unlink()
-
-
-def test_keras_file_with_a_wrong_checksum_is_refused(
-    official: Path, monkeypatch: pytest.MonkeyPatch
+def test_keras_file_put_by_hand_is_used_and_converted_before(
+    official: Path, keras_server: FileServer
 ) -> None:
-    by_hand = cache_folder() / official.name
+    weights = pretrained_weights("resnet152v2")
+    weights.placed.parent.mkdir(parents=True)
+    weights.placed.write_bytes(official.read_bytes())
+    assert weights.find() == weights.fetch(download) == weights.placed
+    converted = cache_folder() / f"{weights.name}.safetensors"
+    converted.touch()
+    assert weights.find() == converted
+    assert keras_server.asked == []
+
+
+def test_keras_file_with_a_wrong_checksum_is_refused(official: Path) -> None:
+    by_hand = pretrained_weights("resnet152v2").placed
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(official.read_bytes())
     with pytest.raises(UserError, match=r"notop\.h5: has the md5 checksum \w+, published is ed17"):
-        obtain("resnet152v2", "pretrained")
-    with serving(FileServer(b"something else")) as server:
-        by_hand.unlink()
-        monkeypatch.setattr(pretrained, "RESNET152V2", KerasFile(server.url, "0" * 32))
-        with pytest.raises(UserError, match="has the md5 checksum .* it was deleted"):
-            obtain("resnet152v2", "pretrained")
+        obtain("resnet152v2", "pretrained", download)
+    assert by_hand.exists()
+
+
+def test_a_wrong_file_from_kerass_server_is_not_kept(
+    keras_server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras_weights, "RESNET152V2_MD5", "0" * 32)
+    with pytest.raises(UserError, match="has the md5 checksum .* it was deleted"):
+        obtain("resnet152v2", "pretrained", download)
+    assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]
 
 
 def test_a_keras_file_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -345,65 +377,3 @@ def test_a_truncated_keras_file_is_refused(official: Path, tmp_path: Path) -> No
     (tmp_path / "short.h5").write_bytes(official.read_bytes()[:100_000])
     with pytest.raises(UserError, match=r"short\.h5: not a whole HDF5 file"):
         convert_keras(tmp_path / "short.h5", tmp_path / "out.safetensors")
-
-
-# The command
-
-
-def test_list_says_what_is_needed_and_what_is_here(
-    published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    placed = cache_folder() / f"{MOBILENET}.safetensors"
-    placed.parent.mkdir(parents=True)
-    published.rename(placed)
-    assert command.main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == BACKBONES
-    by_name = dict(zip(BACKBONES, lines, strict=False))
-    assert re.search(rf"{MOBILENET} +17 MB  {placed}", by_name["mobilenetv1"])
-    assert re.search(r"resnet152v2\.keras_in1k +233 MB  missing; http", by_name["resnet152v2"])
-    assert str(cache_folder()) in lines[-1]
-
-
-def test_fetch_goes_on_where_one_cannot_be_had(
-    published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    placed = cache_folder() / f"{MOBILENET}.safetensors"
-    placed.parent.mkdir(parents=True)
-    published.rename(placed)
-    assert command.main(["fetch", "backbone=mobilenetv1"]) == 0
-    assert command.main(["fetch"]) == 2
-    told = capsys.readouterr()
-    assert told.out.count(str(placed)) == 2
-    assert told.err.count("error: ") == len(BACKBONES) - 1
-    assert "Traceback" not in told.err
-
-
-def test_convert_writes_the_file(tmp_path: Path, official: Path) -> None:
-    target = tmp_path / "new" / "out.safetensors"
-    assert command.main(["convert", f"source={official}", f"target={target}"]) == 0
-    assert target.stat().st_size > 4 * 58_331_648
-    target.unlink()
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["lst"], "error: 'lst': the first word must be list, fetch or convert"),
-        (["fetch", "backbone=vgg16"], "backbone: must be all or one of .*, got 'vgg16'"),
-        (["fetch", "backbon=all"], "did you mean 'backbone'"),
-        (["convert", "target=a"], "source: required but not given"),
-        (["convert", "source=gone.h5", "target=a"], "source=gone.h5: there is no such file"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command.main(words) == 2
-    assert re.search(told, capsys.readouterr().err)
-
-
-def test_help_names_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["--help"], ["fetch", "--help"]):
-        assert command.main(words) == 0
-        assert "fetch [backbone=all|NAME]" in capsys.readouterr().out
