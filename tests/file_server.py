@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
-from huggingface_hub import constants
 import pytest
+from huggingface_hub import constants
 
 from cardiomegaly.model import keras_weights
 

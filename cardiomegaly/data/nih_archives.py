@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cardiomegaly import UserError
 from cardiomegaly.data.download import download
-from cardiomegaly.data.labels import find_images
+from cardiomegaly.data.images import ImageFolder
 
 NIH = "https://nihcc.box.com/shared/static"
 PAUSES = (1.0, 5.0, 30.0)  # seconds before an archive is asked for again
@@ -165,7 +165,7 @@ def fetch_archives(
 
 
 def _present(target: Path) -> set[str]:
-    return set(find_images(target).index) if target.is_dir() else set()
+    return set(ImageFolder(target).files) if target.is_dir() else set()
 
 
 def _download(archive: Archive, path: Path, source: str, bar: Any, stop: Event) -> None:

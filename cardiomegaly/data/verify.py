@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from cardiomegaly.data.labels import find_images, find_label_file, read_labels
+from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.labels import find_label_file, read_labels
 
 SIZE = (1024, 1024)  # width and height of NIH's images
 PNG_END = b"IEND\xaeB`\x82"
@@ -28,12 +29,13 @@ def verify(folder: Path) -> tuple[int, dict[str, list[str]]]:
     """
     table = read_labels(find_label_file(folder))["image"]
     listed = table.str.replace(r"\.[^.]*$", "", regex=True)
-    found = find_images(folder)["path"]
-    paths = found[found.index.isin(listed)].sort_index().tolist()
+    images = ImageFolder(folder)
+    there = {name: images.find(name) for name in listed}
+    paths = [file.path for file in there.values() if file is not None]
     with ThreadPoolExecutor() as pool:
         sizes = list(tqdm(pool.map(_size, paths), "images", len(paths), unit="image"))
     problems = {
-        "missing": sorted(listed[~listed.isin(found.index)]),
+        "missing": sorted(name for name, file in there.items() if file is None),
         "unreadable": [path for path, size in zip(paths, sizes, strict=True) if size is None],
         "not 1024 x 1024": [
             path for path, size in zip(paths, sizes, strict=True) if size not in (None, SIZE)

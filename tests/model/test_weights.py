@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import constants
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
