@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,14 @@ class BackboneConfig:
     last_stage: list[str]
 
     def __post_init__(self) -> None:
-        if self.trainable not in TRAINABLE:
-            raise UserError(
-                f"backbone.trainable: must be one of {', '.join(TRAINABLE)}, got {self.trainable!r}"
-            )
-        if self.image_size < 32:
-            raise UserError(f"backbone.image_size: must be at least 32, got {self.image_size}")
-        if self.learning_rate <= 0:
-            raise UserError(f"backbone.learning_rate: must be over 0, got {self.learning_rate}")
+        _require(
+            self.trainable in TRAINABLE, "backbone.trainable",
+            f"must be one of {', '.join(TRAINABLE)}", self.trainable,
+        )  # fmt: skip
+        _require(
+            self.image_size >= 32, "backbone.image_size", "must be at least 32", self.image_size
+        )
+        _require_rate("backbone.learning_rate", self.learning_rate)
 
 
 @dataclass
@@ -89,10 +90,9 @@ class DataConfig:
     phantom: PhantomConfig | None
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"data.workers: must be null or at least 0, got {self.workers}")
-        if self.prefetch < 1:
-            raise UserError(f"data.prefetch: must be at least 1, got {self.prefetch}")
+        some = self.workers is None or self.workers >= 0
+        _require(some, "data.workers", "must be null or at least 0", self.workers)
+        _require(self.prefetch >= 1, "data.prefetch", "must be at least 1", self.prefetch)
 
 
 @dataclass
@@ -104,13 +104,10 @@ class CohortConfig:
     negatives_per_positive: int
 
     def __post_init__(self) -> None:
-        if not self.views or set(self.views) - set(VIEWS):
-            raise UserError(f"cohort.views: must name some of PA, AP, got {self.views}")
-        if self.negatives_per_positive < 1:
-            raise UserError(
-                f"cohort.negatives_per_positive: must be at least 1, "
-                f"got {self.negatives_per_positive}"
-            )
+        known = bool(self.views) and not set(self.views) - set(VIEWS)
+        _require(known, "cohort.views", "must name some of PA, AP", self.views)
+        each = self.negatives_per_positive
+        _require(each >= 1, "cohort.negatives_per_positive", "must be at least 1", each)
 
 
 @dataclass
@@ -120,6 +117,13 @@ class SplitConfig:
     name: str
     fractions: list[float]
     file: str | None
+
+    def __post_init__(self) -> None:
+        shares = self.fractions
+        _require(
+            len(shares) == 3 and min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6),
+            "split.fractions", "must be three shares (train, val, test) that sum to 1", shares,
+        )  # fmt: skip
 
 
 @dataclass
@@ -148,16 +152,13 @@ class AugmentConfig:
         ranges = {"horizontal_flip": 1.0, "vertical_flip": 1.0, "rotation": 180.0}
         ranges |= {"zoom": 0.9, "shift": 0.9}
         for field, most in ranges.items():
-            value = getattr(self, field)
-            if not 0 <= value <= most:
-                raise UserError(f"augment.{field}: must lie between 0 and {most:g}, got {value}")
-        if self.brightness is not None and not (
-            len(self.brightness) == 2 and 0 <= self.brightness[0] <= self.brightness[1]
-        ):
-            raise UserError(
-                f"augment.brightness: must be null or [smallest, largest] factor, "
-                f"got {self.brightness}"
-            )
+            value, allowed = getattr(self, field), f"must lie between 0 and {most:g}"
+            _require(0 <= value <= most, f"augment.{field}", allowed, value)
+        factors = self.brightness
+        _require(
+            factors is None or (len(factors) == 2 and 0 <= factors[0] <= factors[1] < math.inf),
+            "augment.brightness", "must be null or [smallest, largest] factor", factors,
+        )  # fmt: skip
 
 
 @dataclass
@@ -196,22 +197,19 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         for field in ("max_epochs", "accumulate_grad_batches", "patience", "log_every_n_steps"):
-            if getattr(self, field) < 1:
-                raise UserError(f"trainer.{field}: must be at least 1, got {getattr(self, field)}")
-        if self.learning_rate <= 0:
-            raise UserError(f"trainer.learning_rate: must be over 0, got {self.learning_rate}")
-        if self.batch_size != "auto" and not (
-            isinstance(self.batch_size, int) and self.batch_size >= 1
-        ):
-            raise UserError(
-                f"trainer.batch_size: must be a whole number of at least 1, or auto, "
-                f"got {self.batch_size!r}"
-            )
+            value = getattr(self, field)
+            _require(value >= 1, f"trainer.{field}", "must be at least 1", value)
+        _require_rate("trainer.learning_rate", self.learning_rate)
+        size = self.batch_size
+        _require(
+            size == "auto" or (type(size) is int and size >= 1),
+            "trainer.batch_size", "must be a whole number of at least 1, or auto", size,
+        )  # fmt: skip
         allowed = [f"val/{name}" for name in MONITORED]
-        if self.monitor not in allowed:
-            raise UserError(
-                f"trainer.monitor: must be one of {', '.join(allowed)}, got {self.monitor!r}"
-            )
+        _require(
+            self.monitor in allowed, "trainer.monitor", f"must be one of {', '.join(allowed)}",
+            self.monitor,
+        )  # fmt: skip
 
     @property
     def mode(self) -> str:
@@ -232,10 +230,8 @@ class FeaturesConfig:
     views: int
 
     def __post_init__(self) -> None:
-        if self.name not in ("live", "reuse"):
-            raise UserError(f"features: must be live or reuse, got {self.name!r}")
-        if self.views < 1:
-            raise UserError(f"features.views: must be at least 1, got {self.views}")
+        _require(self.name in ("live", "reuse"), "features", "must be live or reuse", self.name)
+        _require(self.views >= 1, "features.views", "must be at least 1", self.views)
 
 
 @dataclass
@@ -245,20 +241,33 @@ class SweepConfig:
     Attributes:
         name: of its folder below `outputs/sweeps`; null is the time at which it starts.
         resume: folder of a sweep to go on with.
+        fail_fast: whether the first job that fails ends the sweep.
     """
 
     name: str | None
     resume: str | None
+    fail_fast: bool
 
 
 @dataclass
 class Config:
-    """One run, whole."""
+    """One run, whole.
+
+    Attributes:
+        seed: of cohort, split, batches, augmentation and initial weights.
+        balance: weighted oversampling of the training part.
+        threshold: on the probability, for the metrics that need one.
+        resume: folder of a run to go on with.
+        trust: modules of the user's own whose classes a recorded run may name.
+        head: its class as `_target_`, and what that takes.
+        logger: Lightning's loggers by any name, each its class as `_target_`.
+    """
 
     seed: int
     balance: bool
     threshold: float
     resume: str | None
+    trust: Any
     sweep: SweepConfig
     backbone: BackboneConfig
     head: dict[str, Any]
@@ -271,10 +280,10 @@ class Config:
     logger: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed: must lie between 0 and 2**32 - 1, got {self.seed}")
-        if not 0 < self.threshold < 1:
-            raise UserError(f"threshold: must lie between 0 and 1, got {self.threshold}")
+        _require(0 <= self.seed < 2**32, "seed", "must lie between 0 and 2**32 - 1", self.seed)
+        between = 0 < self.threshold < 1
+        _require(between, "threshold", "must lie between 0 and 1", self.threshold)
+        self.trust = [self.trust] if isinstance(self.trust, str) else list(self.trust or ())
         if "_target_" not in self.head:
             raise UserError(
                 "head._target_: names the class of the head, such as "
@@ -324,13 +333,10 @@ def check(cfg: DictConfig) -> Config:
     return config
 
 
-def load(path: Path) -> Config:
-    """Read the configuration that a run left behind (`.hydra/config.yaml`).
+def _require(holds: bool, field: str, allowed: str, got: Any) -> None:
+    if not holds:
+        raise UserError(f"{field}: {allowed}, got {got!r}")
 
-    Raises:
-        UserError: no such file.
-        UserError: as in `check`.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; {path.parents[1]} is not a run folder")
-    return check(OmegaConf.create(path.read_text()))  # type: ignore[arg-type]
+
+def _require_rate(field: str, rate: float) -> None:
+    _require(0 < rate < math.inf, field, "must be over 0 and finite", rate)  # nan is neither

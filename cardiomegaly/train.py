@@ -2,92 +2,153 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import shlex
+import shutil
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cardiomegaly import UserError, cli, config, spelling
-from cardiomegaly.config import Config
-from cardiomegaly.reports import run_report
-from cardiomegaly.sweep import callback, job
-from cardiomegaly.training import run as training
+from cardiomegaly import UserError, cli, config
+from cardiomegaly.training import resume
 
-FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own variable: set to 1, it shows where an error arose
+# What takes seconds to import (torch, Lightning, timm) is imported where a run begins, not here.
+log = logging.getLogger(__name__)
+OTHER_SETTINGS = "a run goes on with what it was begun with; begin another for other settings"
+FIRST_FILES = {".hydra", "train.log"}  # what a run begins with
 
 
-@hydra.main(version_base="1.3", config_path=str(config.CONF_DIR.resolve()), config_name="config")
+@hydra.main(
+    version_base=cli.HYDRA_VERSION, config_path=str(config.CONF_DIR.resolve()), config_name="config"
+)
 def run(cfg: DictConfig) -> float:
     """Train one configuration in the folder that Hydra made for it."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return job.run(cfg, train_and_report)
+    from cardiomegaly.sweep import job
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
     try:
-        return train_and_report(config.check(cfg), Path(HydraConfig.get().runtime.output_dir))
+        from cardiomegaly.training.record import CONFIG, write_text
+
+        if hydra_config.output_subdir is not None:  # without: not the first process of the run
+            # As it is now, whatever becomes of the environment that it came from.
+            write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+        if hydra_config.mode == RunMode.MULTIRUN:
+            return job.run(cfg, train_and_report)
+        return train_and_report(config.check(cfg), folder)
     except UserError as mistake:
-        if os.environ.get(FULL_ERROR) == "1":
+        leave_nothing(folder)
+        sys.exit(cli.refuse(mistake))
+    except BaseException as error:
+        code = job.interruption(error)
+        if code is None or hydra_config.mode == RunMode.MULTIRUN:
             raise
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(cli.USER_ERROR)
+        words = shlex.quote(f"resume={folder}")
+        log.warning("interrupted; to go on: python -m cardiomegaly.train %s", words)
+        sys.exit(code)
 
 
-def train_and_report(config: Config, folder: Path) -> float:
+def train_and_report(settings: config.Config, folder: Path) -> float:
     """Train, draw the plots, print the closing table.
 
     Returns:
         The best value of the monitored metric on the validation part; nan in all but the first
         process of a distributed training.
     """
-    run = training.train(config, folder)
-    if run is None:
+    from cardiomegaly.reports import run_report
+    from cardiomegaly.training.run import train
+
+    trained = train(settings, folder)
+    if trained is None:
         return math.nan
-    run_report.write(run)
-    return float(run.record.meta["best_value"])
+    run_report.write(trained)
+    return float(trained.record.meta["best_value"])
 
 
 def main() -> None:
     """The command."""
     try:
-        sys.argv[1:] = callback.resume_words(resume_arguments(sys.argv[1:]))
+        sys.argv[1:] = arguments(sys.argv[1:])
     except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(cli.USER_ERROR)
+        sys.exit(cli.refuse(mistake))
+    if "SLURM_JOB_ID" not in os.environ:  # where Lightning and submitit have handlers of their own
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         run()
     except SystemExit as end:
+        from cardiomegaly.sweep import callback
+
         if end.code == callback.FAILURE and callback.SweepCallback.begun is not None:
             callback.finish(callback.SweepCallback.begun)  # the launcher broke down
-        elif end.code == callback.FAILURE:
-            for line in spelling.unknown_keys(sys.argv[1:]):
-                print(f"error: {line}", file=sys.stderr)
         raise
 
 
-def resume_arguments(words: list[str]) -> list[str]:
-    """Put the words that started a run before those that go on with it (`resume=FOLDER`).
+def arguments(argv: list[str]) -> list[str]:
+    """Flags and words of the command as Hydra wants them, checked.
 
     Raises:
-        UserError: the folder is not one of a run.
+        UserError: a word is wrong, or the data are not there.
     """
-    folder = next((word.partition("=")[2] for word in words if word.startswith("resume=")), None)
-    if folder in (None, "null", ""):
-        return words
-    record = Path(str(folder)) / ".hydra" / "overrides.yaml"
-    if not record.is_file():
-        raise UserError(
-            f"resume: {folder!r} is not a run folder (no {record}); give the folder that the "
-            "training named when it began"
-        )
-    given = {word.partition("=")[0] for word in words}
-    before = [str(word) for word in OmegaConf.load(record)]
-    kept = [word for word in before if word.partition("=")[0] not in given]
-    if "=" in str(folder):  # as in the name that a run folder gets; Hydra wants quotes around it
-        words = [f"resume='{folder}'" if word == f"resume={folder}" else word for word in words]
-    return [*kept, *words, f"hydra.run.dir='{folder}'"]
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(argv)
+    if args.help or args.hydra_help or args.shell_completion or args.info is not None:
+        return argv
+    flags = [word for word in argv if word not in args.overrides]
+    words = resume.resume_words(resume.sweep_words(cli.read_words(args.overrides)))
+    if not (args.config_dir or args.config_path or args.config_name or args.experimental_rerun):
+        check(words, bool(args.multirun), will_run=args.cfg is None)
+    return [*flags, *words]
+
+
+def check(words: list[str], multirun: bool, will_run: bool) -> None:
+    """Check the words, and for a single run all that can be checked at once.
+
+    Raises:
+        UserError: a key, choice or value is wrong, a resumed run was begun with another, or the
+            data are not there.
+    """
+    master = cli.compose(config.CONF_DIR, words, RunMode.MULTIRUN)
+    if multirun or master.hydra.mode == RunMode.MULTIRUN:
+        if master.resume is not None:
+            raise UserError("resume: is for one run; sweep.resume=FOLDER goes on with a sweep")
+        return  # the sweep checks each of its jobs
+    composed = cli.compose(config.CONF_DIR, words)
+    if not will_run:
+        return
+    settings = config.check(composed)
+    if settings.resume is not None:
+        resume.check_unchanged(Path(settings.resume), composed, OTHER_SETTINGS, longer=True)
+    from cardiomegaly.sweep.plan import check_startable
+
+    check_startable([settings])
+
+
+def leave_nothing(folder: Path) -> None:
+    """Remove the folder of a run that ended by a mistake before it did anything."""
+    if {path.name for path in folder.iterdir()} - FIRST_FILES:
+        return
+    logging.shutdown()  # or the log could not be removed everywhere
+    shutil.rmtree(folder)
+    with suppress(OSError):  # not empty
+        for parent in folder.parents:
+            if parent == Path.cwd() or not parent.is_relative_to(Path.cwd()):
+                break
+            parent.rmdir()
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message} (--help)")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,19 +13,25 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cardiomegaly import UserError, cli
 from cardiomegaly.sweep import ledger
-from cardiomegaly.sweep.identity import NAMING, job_name, key_of, settings
-from cardiomegaly.sweep.job import COMMAND
-from cardiomegaly.sweep.plan import Planned, check_startable, expand, plan
-from cardiomegaly.training.record import write_json
+from cardiomegaly.sweep.job import FAILURE
+from cardiomegaly.sweep.plan import (
+    NAMING,
+    Planned,
+    check_startable,
+    expand,
+    job_name,
+    plain,
+    plan,
+)
+from cardiomegaly.training.resume import SWEEP, key_of, quoted, remembered, settings
 
-SWEEP = "sweep.json"  # the words that started the sweep last, and the keys that name its jobs
-FAILURE = 1
 # Not repeated by sweep.resume, which says them itself.
 OWN_WORDS = ("sweep.name", "sweep.resume", "hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir")
 
-# The folder of a job is named by Hydra, in the process that runs it; unpickling the callback there
-# imports this module.
+# The folder of a run or job is named by Hydra, in the process that runs it; unpickling the callback
+# there imports this module.
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)
+OmegaConf.register_new_resolver("plain", lambda text: plain(str(text)), replace=True)
 
 
 class SweepCallback(Callback):
@@ -38,9 +43,10 @@ class SweepCallback(Callback):
         """Record what is planned; end here if the sweep cannot be run as it is configured."""
         try:
             start(config)
-        except (UserError, HydraException) as mistake:
-            print(f"error: {mistake}", file=sys.stderr)
-            sys.exit(cli.USER_ERROR)
+        except UserError as mistake:
+            sys.exit(cli.refuse(mistake))
+        except HydraException as mistake:
+            sys.exit(cli.refuse(UserError(cli.explain(mistake))))
         SweepCallback.begun = Path(config.hydra.sweep.dir)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -77,7 +83,9 @@ def start(config: DictConfig) -> None:
             f"{folder} holds a search that was begun by other words ({' '.join(known['words'])}); "
             "give another sweep.name"
         )
-    check_startable([job for job in planned if job.entry.status != ledger.DONE])
+    check_startable([job.config for job in planned if job.entry.status != ledger.DONE])
+    from cardiomegaly.training.record import write_json
+
     kept = [word for word in words if key_of(word) not in OWN_WORDS]
     write_json(folder / SWEEP, {"words": kept, "keys": keys})
     if jobs.known:
@@ -88,7 +96,7 @@ def record(folder: Path, planned: list[Planned]) -> None:
     """Enter the jobs that the ledger does not know, and say how the sweep stands."""
     for job in planned:
         with ledger.locked(ledger.job_lock(folder, job.entry.job)) as free:
-            if free and ledger.read_entry(folder, job.entry.job) is None:
+            if free and ledger.read_entry(folder, job.entry.job, mine=True) is None:
                 ledger.write_entry(folder, job.entry)
     states = [job.entry.status for job in planned]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
@@ -108,53 +116,13 @@ def finish(folder: Path) -> int:
         where = f" by process {entry.pid} on {entry.host}" * (entry.status == ledger.RUNNING)
         print(f"{entry.status}: {entry.job}{where}: {entry.error or ''}".rstrip(": "))
     if left:
-        print(f"to go on with these: {COMMAND} sweep.resume={folder}")
+        print(f"to go on with these: {ledger.how_to_go_on(folder)}")
     unwell = {ledger.FAILED, ledger.INTERRUPTED} & {entry.status for entry in left}
     return FAILURE if unwell else 0
-
-
-def remembered(folder: Path) -> dict[str, list[str]]:
-    """How a sweep was last started, its words and the keys of its jobs; empty for a new one.
-
-    Raises:
-        UserError: the record is damaged.
-    """
-    path = folder / SWEEP
-    if not path.is_file():
-        return {"words": [], "keys": []}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {"words": list(found["words"]), "keys": list(found["keys"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error!r}); delete it, and start the sweep by its words"
-        ) from error
-
-
-def resume_words(words: list[str]) -> list[str]:
-    """Put the words that started a sweep before those that go on with it (`sweep.resume=FOLDER`).
-
-    Raises:
-        UserError: the folder is not one of a sweep.
-        UserError: its record is damaged.
-    """
-    folder = next((word.partition("=")[2] for word in words if key_of(word) == "sweep.resume"), "")
-    if folder in ("", "null"):
-        return words
-    if not (Path(folder) / SWEEP).is_file():
-        raise UserError(
-            f"sweep.resume: {folder!r} is not the folder of a sweep (it has no {SWEEP})"
-        )
-    given = {key_of(word) for word in words}
-    before = [word for word in remembered(Path(folder))["words"] if key_of(word) not in given]
-    rest = [word for word in words if key_of(word) not in ("sweep.resume", "sweep.name")]
-    flags = {"--multirun", *(word for word in rest if word.startswith("-"))} - {"-m"}
-    rest = [word for word in rest if not word.startswith("-")]
-    return [*sorted(flags), *before, *rest, f"hydra.sweep.dir='{folder}'"]
 
 
 def _set(config: DictConfig, name: str, value: str) -> None:
     """Set hydra.sweep.<name> here and for every job, each of which composes its own."""
     with open_dict(config.hydra):
         config.hydra.sweep[name] = value
-        config.hydra.overrides.hydra.append(f"hydra.sweep.{name}='{value}'")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.{name}={quoted(value)}")

@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -15,20 +16,18 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cardiomegaly import UserError
 from cardiomegaly import config as configuration
 from cardiomegaly.config import Config
 from cardiomegaly.sweep import ledger
-from cardiomegaly.sweep.identity import settings
 from cardiomegaly.sweep.ledger import Entry
+from cardiomegaly.training.resume import settings
 
 log = logging.getLogger(__name__)
-COMMAND = "python -m cardiomegaly.train -m"
+FAILURE = 1  # exit code of a sweep with jobs that are not done
 UNKNOWN = math.nan  # the objective of a job that did not finish
 CHECKPOINTS = "checkpoints"
 _kept = ExitStack()  # the lock on this process's GPU, held as long as the process lives
@@ -53,7 +52,8 @@ def run(cfg: DictConfig, train: Callable[[Config, Path], float]) -> float:
         if not mine:
             log.info("another process runs %s", job)
             return UNKNOWN
-        entry = ledger.read_entry(sweep, job) or Entry(job, hydra.job.num, ledger.PLANNED)
+        known = ledger.read_entry(sweep, job, mine=True)
+        entry = known or Entry(job, hydra.job.num, ledger.PLANNED)
         if entry.status == ledger.DONE:
             log.info("%s was done before", job)
             return UNKNOWN if entry.objective is None else entry.objective
@@ -78,12 +78,14 @@ def _attempt(
         code = interruption(error)
         if code is not None:
             entry.status = ledger.INTERRUPTED
-            log.warning("interrupted; to go on: %s sweep.resume=%s", COMMAND, sweep)
+            log.warning("interrupted; to go on: %s", ledger.how_to_go_on(sweep))
             raise SystemExit(code) from None
         entry.status, entry.error = ledger.FAILED, message(error)
         entry.traceback = traceback.format_exc()
         expected = isinstance(error, UserError)
         log.error("%s failed: %s", entry.job, entry.error, exc_info=not expected)
+        if cfg.sweep.fail_fast:
+            raise SystemExit(FAILURE) from None
     finally:
         entry.finished = ledger.now()
         ledger.write_entry(sweep, entry)
@@ -120,7 +122,8 @@ def interruption(error: BaseException) -> int | None:
     for one in (error, error.__context__):  # Lightning turns Ctrl-C into an exit
         if isinstance(one, KeyboardInterrupt):
             return 128 + signal.SIGINT
-        if isinstance(one, SIGTERMException):
+        lightning = type(one).__name__ == "SIGTERMException"  # its import takes seconds
+        if lightning or (isinstance(one, SystemExit) and one.code == 128 + signal.SIGTERM):
             return 128 + signal.SIGTERM
     return None
 
@@ -132,6 +135,8 @@ def share_gpus(sweep: Path, config: Config) -> None:
     """
     if config.trainer.accelerator == "cpu" or config.trainer.devices != 1:
         return
+    import torch
+
     if torch.cuda.is_initialized() or torch.cuda.device_count() < 2:
         return
     named = os.environ.get("CUDA_VISIBLE_DEVICES") or ""
@@ -143,7 +148,7 @@ def choose_gpu(visible: Iterable[str], sweep: Path, process: int) -> str:
     """The first of the visible GPUs of this host that is free, and its lock; else one by number."""
     visible = list(visible)
     for gpu in visible:
-        lock = sweep / ledger.LEDGER / f"gpu-{os.uname().nodename}-{gpu}.lock"
+        lock = sweep / ledger.LEDGER / f"gpu-{platform.node()}-{gpu}.lock"
         with ExitStack() as stack:
             if stack.enter_context(ledger.locked(lock)):
                 _kept.push(stack.pop_all())
@@ -153,16 +158,21 @@ def choose_gpu(visible: Iterable[str], sweep: Path, process: int) -> str:
 
 def free_memory() -> None:
     """Give back what a job leaves behind, so that the next has as much."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory otherwise
-    if trim is not None:
-        trim(0)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory otherwise
+        if trim is not None:
+            trim(0)
 
 
 def reset_peak_memory() -> None:
     """Let the peak that a job records be its own, where the system can do that."""
+    import torch
+
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     if sys.platform == "linux":

@@ -5,38 +5,41 @@ and machines that share a sweep folder never rewrite the same file. Whoever runs
 lock beside it; the system drops the lock with the process, however that ends. So a job that is
 recorded as running while its lock is free was interrupted.
 
-The locks are POSIX record locks: unlike those of `flock`, the loader processes that a training
-forks do not inherit them, and they hold on network file systems.
+The locks are filelock's: a loader process that a training has forked does not hold on to them.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
 import os
-import socket
-import time
+import platform
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from filelock import FileLock, Timeout
 
 from cardiomegaly import UserError
-from cardiomegaly.training.record import METRICS, write_json
 
-LEDGER = "ledger"
+if TYPE_CHECKING:  # every start of a sweep imports this file: pandas only for the table
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+LEDGER, METRICS = "ledger", "metrics.json"
 PLANNED, RUNNING, DONE = "planned", "running", "done"
-FAILED, INTERRUPTED, DAMAGED = "failed", "interrupted", "damaged"
+FAILED, INTERRUPTED = "failed", "interrupted"
+STATES = (PLANNED, RUNNING, DONE, FAILED, INTERRUPTED)
 COLUMNS = [
     "job", "status", "overrides", "run_dir", "error", "objective", "started", "finished", "host",
     "pid", "attempts",
 ]  # fmt: skip
-ATTEMPTS, PAUSE = 3, 0.1  # a reader that looks at a lock holds it for an instant (seconds)
-
-_held: set[Path] = set()  # a second handle on one's own lock would drop it when it closes
+LOOK = 0.3  # seconds: a reader that looks at a lock holds it for an instant
+LAST = 10**6  # number of a job whose place is not known
 
 
 @dataclass
@@ -72,29 +75,44 @@ class Entry:
 
 def write_entry(sweep: Path, entry: Entry) -> None:
     """Record what is known of a job now."""
+    from cardiomegaly.training.record import write_json
+
     write_json(_path(sweep, entry.job), asdict(entry))
 
 
-def read_entry(sweep: Path, job: str) -> Entry | None:
+def read_entry(sweep: Path, job: str, mine: bool = False) -> Entry | None:
     """What is known of a job, None if nothing is; it is done once its metrics are written.
 
-    Raises:
-        UserError: the file is damaged.
+    A damaged file is written anew by what the job's run folder says.
+
+    Args:
+        sweep: its folder.
+        job: its name.
+        mine: whether the caller holds the job's lock.
     """
     path = _path(sweep, job)
     if not path.is_file():
         return None
+    damage = None
     try:
-        entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
+        entry = _parse(path.read_text(encoding="utf-8"))
+        entry.job = job
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to run the job again") from error
+        entry, damage = Entry(job, LAST, RUNNING), error
     metrics = sweep / job / METRICS
-    if entry.status == RUNNING and not is_locked(path.with_suffix(".lock")):
+    running = not mine and entry.status == RUNNING and is_locked(job_lock(sweep, job))
+    if entry.status == RUNNING and not running:
         entry.status = INTERRUPTED
     if entry.status == DONE and not metrics.is_file():
         entry.status = PLANNED
     elif entry.status == INTERRUPTED and metrics.is_file():  # killed before it could say so
         entry.status, entry.objective = DONE, _objective(metrics)
+    if damage is not None and not running:
+        write_entry(sweep, entry)
+        log.warning(
+            "%s was damaged (%s): written anew by what is in its run folder, as %s; nothing is to "
+            "be done", path, " ".join(str(damage).split()), entry.status,
+        )  # fmt: skip
     return entry
 
 
@@ -108,43 +126,32 @@ def read_entries(sweep: Path) -> list[Entry]:
 def read_ledger(folder: Path | str) -> pd.DataFrame:
     """The ledger of a sweep folder as a table, one row a job (COLUMNS).
 
-    A job whose file is damaged has the status "damaged" and says so in `error`.
-
     Raises:
         UserError: the folder has no ledger.
     """
+    import pandas as pd
+
     sweep = Path(folder)
     if not (sweep / LEDGER).is_dir():
         raise UserError(f"{sweep} has no ledger: give the folder that a sweep wrote into")
-    entries, damaged = [], []
-    for job in (path.stem for path in (sweep / LEDGER).glob("*.json")):
-        try:
-            entry = read_entry(sweep, job)
-        except UserError as error:
-            damaged.append({"job": job, "status": DAMAGED, "error": str(error)})
-        else:
-            entries += [entry] if entry else []
-    entries.sort(key=lambda entry: (entry.number, entry.job))
-    rows = [asdict(entry) | {"run_dir": str(sweep / entry.job)} for entry in entries]
-    return pd.DataFrame(rows + damaged, columns=COLUMNS)
+    rows = [asdict(entry) | {"run_dir": str(sweep / entry.job)} for entry in read_entries(sweep)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Hold a lock file for the time of the block; False if it is held already."""
-    if path.resolve() in _held:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=LOOK)
+    except Timeout:
         yield False
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    mine = _try_lock(handle)
-    if mine:
-        _held.add(path.resolve())
     try:
-        yield mine
+        yield True
     finally:
-        _held.discard(path.resolve())
-        os.close(handle)
+        lock.release()
 
 
 def job_lock(sweep: Path, job: str) -> Path:
@@ -154,18 +161,18 @@ def job_lock(sweep: Path, job: str) -> Path:
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds this lock file."""
-    if path.resolve() in _held:
-        return True
     if not path.is_file():
         return False
-    handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        with FileLock(path, timeout=0):
+            return False
+    except (Timeout, PermissionError):  # held, perhaps by another user
         return True
-    finally:
-        os.close(handle)
-    return False
+
+
+def how_to_go_on(sweep: Path) -> str:
+    """The command that goes on with a sweep."""
+    return f"python -m cardiomegaly.train -m {shlex.quote(f'sweep.resume={sweep}')}"
 
 
 def begin(entry: Entry, resumed: bool) -> Entry:
@@ -176,7 +183,7 @@ def begin(entry: Entry, resumed: bool) -> Entry:
         RUNNING,
         entry.overrides,
         started=now(),
-        host=socket.gethostname(),
+        host=platform.node(),
         pid=os.getpid(),
         attempts=entry.attempts + 1,
         resumed=resumed,
@@ -192,17 +199,16 @@ def _path(sweep: Path, job: str) -> Path:
     return sweep / LEDGER / f"{job}.json"
 
 
+def _parse(text: str) -> Entry:
+    entry = Entry(**json.loads(text))
+    if entry.status not in STATES or not isinstance(entry.number, int):
+        raise ValueError(f"status {entry.status!r}, number {entry.number!r}")
+    return entry
+
+
 def _objective(metrics: Path) -> float | None:
-    value = json.loads(metrics.read_text(encoding="utf-8"))["meta"].get("best_value")
-    return None if value is None else float(value)
-
-
-def _try_lock(handle: int) -> bool:
-    for attempt in range(ATTEMPTS):
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            time.sleep(PAUSE * (attempt + 1 < ATTEMPTS))
-        else:
-            return True
-    return False
+    try:
+        value = json.loads(metrics.read_text(encoding="utf-8"))["meta"].get("best_value")
+        return None if value is None else float(value)
+    except (ValueError, TypeError, KeyError):  # the report names what is damaged
+        return None

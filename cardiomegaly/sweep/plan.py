@@ -1,9 +1,11 @@
-"""Before the first job of a sweep: what is to be run, and whether it can be."""
+"""Before the first job of a sweep: what is to be run, how it is called, and whether it can be."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,11 +17,13 @@ from omegaconf import DictConfig
 from cardiomegaly import UserError
 from cardiomegaly import config as configuration
 from cardiomegaly.config import Config
-from cardiomegaly.data.labels import load_labelled_images
-from cardiomegaly.model.weights import obtain
 from cardiomegaly.sweep import ledger
-from cardiomegaly.sweep.identity import check_unchanged, job_name
 from cardiomegaly.sweep.ledger import Entry
+from cardiomegaly.training.resume import check_unchanged, key_of
+
+NAMING = ("backbone", "balance")  # first in a job's name, whether swept over or not
+LONGEST = 120  # characters of a name
+OTHER_SETTINGS = "give the sweep another sweep.name, or delete that folder to run the job again"
 
 
 @dataclass
@@ -68,6 +72,25 @@ def _one(word: Override) -> str:
     return f"{word.get_key_element()}={next(word.sweep_string_iterator())}"
 
 
+def plain(text: str) -> str:
+    """A text as part of a folder's name that needs no quotes in a shell or in Hydra."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "-._" else "-" for c in text)
+
+
+def job_name(keys: Iterable[str], overrides: Iterable[str]) -> str:
+    """The name of a job, and of its run folder: what it sets of `keys`.
+
+    Example: `backbone-mobilenetv1_balance-True_seed-1`.
+    """
+    given = {key_of(word): word.partition("=")[2] for word in overrides}
+    order = [*NAMING, *sorted(set(keys) - set(NAMING))]
+    words = [f"{key}-{given[key].rpartition('/')[2]}" for key in order if key in given]
+    name = plain("_".join(words)) or "run"
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[:LONGEST]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
 def plan(master: DictConfig, folder: Path, jobs: list[list[str]], keys: list[str]) -> list[Planned]:
     """Compose and check every job.
 
@@ -88,7 +111,7 @@ def plan(master: DictConfig, folder: Path, jobs: list[list[str]], keys: list[str
             )
         entry = ledger.read_entry(folder, name) or Entry(name, number, ledger.PLANNED)
         if entry.status not in (ledger.PLANNED, ledger.FAILED):
-            check_unchanged(folder / name, composed)
+            check_unchanged(folder / name, composed, OTHER_SETTINGS)
         entry.number, entry.overrides = number, overrides
         planned[name] = Planned(check_job(composed, name), entry)
     return list(planned.values())
@@ -108,42 +131,50 @@ def check_job(composed: DictConfig, name: str) -> Config:
                 f"trainer.devices: must be 1 in a sweep, got {devices}; to use several, run "
                 "several jobs at once (launcher=joblib)"
             )
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{error} (job {name})") from error
     return config
 
 
-def check_startable(planned: list[Planned]) -> None:
-    """Look for labels and weights (and download them) before the first job starts.
+def check_startable(configs: Sequence[Config]) -> None:
+    """Look for labels and weights (and download them) before the first run starts.
 
     Raises:
-        UserError: none of the jobs could run. What is wrong with some only
-            does not keep the others from running.
+        UserError: none of the runs could be made; names what is wrong with their data and with
+            their weights. What is wrong with some only does not keep the others from running.
     """
-    look_at_data, look_at_weights = cache(_look_at_data), cache(_look_at_weights)
-    mistakes = []
-    for job in planned:
-        data, backbone = job.config.data, job.config.backbone
-        seen = None if data.phantom is not None else look_at_data(data.root, data.labels)
-        mistake = seen or look_at_weights(backbone.model, backbone.weights)
-        if mistake is None:
-            continue
-        mistakes.append(mistake)
-        if len(mistakes) == len(planned):
-            raise mistakes[0]
+    missing = [mistakes for config in configs if (mistakes := _missing(config))]
+    if missing and len(missing) == len(configs):
+        raise UserError("; and ".join(missing[0]))
 
 
-def _look_at_data(root: str, labels: str | None) -> Exception | None:
+def _missing(config: Config) -> list[str]:
+    data, backbone = config.data, config.backbone
+    looks = [_look_at_weights(backbone.model, backbone.weights)]
+    if data.phantom is None:
+        looks.insert(0, _look_at_data(data.root, data.labels))
+    return [mistake for mistake in looks if mistake]
+
+
+@cache
+def _look_at_data(root: str, labels: str | None) -> str:
+    from cardiomegaly.data.labels import load_labelled_images
+
     try:
         load_labelled_images(Path(root), labels)
     except UserError as mistake:
-        return mistake
-    return None
+        return str(mistake)
+    return ""
 
 
-def _look_at_weights(model: str, weights: str) -> Exception | None:
+@cache
+def _look_at_weights(model: str, weights: str) -> str:
+    if weights == "none":
+        return ""
+    from cardiomegaly.model.weights import obtain  # torch and timm take seconds
+
     try:
         obtain(model, weights)
     except UserError as mistake:
-        return mistake
-    return None
+        return str(mistake)
+    return ""

@@ -217,7 +217,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["sweep=/nowhere/at/all"], "sweep folder .* does not exist"),
         ([], "sweep: required"),
         (["sweep=FOLDER"], "holds no run"),
-        (["sweep=FOLDER", "resample=3"], "unknown key 'resample'"),
+        (["sweep=FOLDER", "resample=3"], "this command has no 'resample'"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -12,7 +12,6 @@ import pytest
 
 from cardiomegaly import UserError
 from cardiomegaly.sweep import ledger
-from cardiomegaly.sweep.identity import job_name, settings
 from cardiomegaly.sweep.ledger import Entry
 from cardiomegaly.training.record import write_json
 
@@ -97,41 +96,50 @@ def test_a_new_attempt_forgets_the_last_error() -> None:
     assert (entry.attempts, entry.number, entry.pid) == (2, 3, os.getpid())
 
 
-def test_errors(tmp_path: Path) -> None:
+def test_one_damaged_file_among_eight(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is named and rebuilt from the run folder; the others are as they were."""
+    for number in range(8):
+        done = number < 4
+        entry = Entry(f"job-{number}", number, ledger.DONE if done else ledger.FAILED, error="x")
+        ledger.write_entry(tmp_path, entry)
+        if done:
+            metrics = {"meta": {"best_value": number / 10}}
+            write_json(tmp_path / entry.job / "metrics.json", metrics)
+    damage = ("{", '{"job": "job"}', '{"job": "a", "number": 0, "status": "done", "x": 1}', "[]",
+              '{"job": "../../a", "number": "0", "status": "done"}', "\x00\x00")  # fmt: skip
+    for place, text in enumerate(damage):
+        number = (2, 5)[place % 2]
+        (tmp_path / "ledger" / f"job-{number}.json").write_text(text)
+        caplog.clear()
+        entries = {entry.job: entry for entry in ledger.read_entries(tmp_path)}
+        assert f"job-{number}.json was damaged (" in caplog.text
+        assert "written anew by what is in its run folder" in caplog.text
+        assert (entries["job-2"].status, entries["job-2"].objective) == (ledger.DONE, 0.2)
+        assert entries["job-5"].status in (ledger.FAILED, ledger.INTERRUPTED)
+        assert [entries[f"job-{i}"].error for i in (0, 1, 3, 4, 6, 7)] == ["x"] * 6
+        caplog.clear()
+        assert len(ledger.read_ledger(tmp_path)) == 8
+        assert not caplog.records
+
+
+def test_a_damaged_file_of_a_running_job_is_left_to_it(tmp_path: Path) -> None:
+    ledger.write_entry(tmp_path, Entry("job", 0, ledger.RUNNING))
+    path = tmp_path / "ledger" / "job.json"
+    path.write_text("{")
+    with ledger.locked(ledger.job_lock(tmp_path, "job")):
+        (entry,) = ledger.read_entries(tmp_path)
+        assert entry.status == ledger.RUNNING
+        assert path.read_text() == "{"
+
+
+def test_a_job_killed_after_its_last_file_is_done_for_who_holds_its_lock(tmp_path: Path) -> None:
+    ledger.write_entry(tmp_path, Entry("job", 0, ledger.RUNNING))
+    write_json(tmp_path / "job" / "metrics.json", {"meta": {"best_value": 0.75}})
+    with ledger.locked(ledger.job_lock(tmp_path, "job")):
+        entry = ledger.read_entry(tmp_path, "job", mine=True)
+    assert entry is not None and entry.status == ledger.DONE
+
+
+def test_no_ledger(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no ledger: give the folder that a sweep"):
         ledger.read_ledger(tmp_path)
-    (tmp_path / "ledger").mkdir()
-    for text in ("{", '{"job": "job"}', '{"job": "job", "number": 0, "status": "done", "x": 1}'):
-        (tmp_path / "ledger" / "job.json").write_text(text)
-        with pytest.raises(UserError, match=r"job.json is damaged .* delete it to run the job"):
-            ledger.read_entries(tmp_path)
-        row = ledger.read_ledger(tmp_path).iloc[0]
-        assert row["status"] == "damaged" and "job.json is damaged" in row["error"]
-
-
-@pytest.mark.parametrize(
-    ("keys", "overrides", "name"),
-    [
-        (["seed"], ["seed=1", "balance=True", "backbone=resnet50", "data.root=/x"],
-         "backbone-resnet50_balance-True_seed-1"),
-        (["step"], ["+step=gap", "+experiment=ablation"], "step-gap"),
-        (["backbone.weights"], ["backbone.weights=/data/a=b/google v1.pt"],
-         "backbone.weights-google-v1.pt"),
-        (["trainer.learning_rate"], ["trainer.learning_rate=0.001"], "trainer.learning_rate-0.001"),
-        ([], ["data=phantom"], "run"),
-    ],
-)  # fmt: skip
-def test_job_names(keys: list[str], overrides: list[str], name: str) -> None:
-    assert job_name(keys, overrides) == name
-    assert job_name(keys, reversed(overrides)) == name
-
-
-def test_long_names_stay_apart() -> None:
-    names = {job_name(["split.fractions"], [f"split.fractions={'9' * 300}{i}"]) for i in range(2)}
-    assert len(names) == 2
-    assert max(map(len, names)) < 140
-
-
-def test_what_may_change_between_two_starts() -> None:
-    words = ["seed=1", "data.workers=2", "sweep.name=a", "hydra/launcher=joblib", "+step=gap"]
-    assert settings(words) == {"seed": "seed=1", "step": "+step=gap"}

@@ -280,29 +280,6 @@ def test_bfloat16_agrees_with_float32(trained: Train, tmp_path: Path) -> None:
     assert difference.abs().max() < 0.05
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("trainer.patience=0", r"trainer\.patience: must be at least 1, got 0"),
-        ("trainer.batch_size=0", r"trainer\.batch_size: must be a whole number of at least 1"),
-        ("trainer.monitor=val/acc", r"trainer\.monitor: must be one of val/auroc"),
-        ("trainer.learning_rate=-1", r"trainer\.learning_rate: must be over 0"),
-        ("seed=-1", r"seed: must lie between 0"),
-        ("threshold=1.5", r"threshold: must lie between 0 and 1, got 1\.5"),
-        ("cohort.views=[LL]", r"cohort\.views: must name some of PA, AP"),
-        ("data.workers=-1", r"data\.workers: must be null or at least 0"),
-        ("trainer.max_epochs=many", r"trainer\.max_epochs: Value 'many'"),
-        ("+new_key=1", r"new_key"),
-        ("features.views=0", r"features\.views: must be at least 1"),
-    ],
-)
-def test_values_out_of_range(
-    composed: Callable[..., DictConfig], override: str, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        config.check(composed(override))
-
-
 def test_a_gpu_that_is_not_there(composed: Callable[..., DictConfig]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
