@@ -131,7 +131,7 @@ def explain(error: Exception) -> str:
     """An error of Hydra's or OmegaConf's in one line, with what there is and what was meant."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return _unknown(group, choice, error.options)
+        return _unknown(group, choice, [name for name in error.options if name[0] != "_"])
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     missing_key = (ConfigAttributeError, ConfigKeyError)
     if isinstance(cause, missing_key) and isinstance(cause.parent_node, DictConfig):

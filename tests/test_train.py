@@ -206,7 +206,7 @@ def test_flags_may_stand_anywhere(
 def test_help(main: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     assert main("--help") == 0
     out = capfd.readouterr().out
-    assert "backbone: densenet121, efficientnetb0" in out
+    assert "densenet121, efficientnetb0" in out
     assert "data=nih data.root=FOLDER" in out
 
 
