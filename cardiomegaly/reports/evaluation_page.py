@@ -18,7 +18,7 @@ from cardiomegaly.reports.localise import Localisation
 from cardiomegaly.reports.pages import write_report
 from cardiomegaly.reports.plots import plot_image_sheet, plot_precision_recall, plot_roc
 from cardiomegaly.reports.subjects import Subject
-from cardiomegaly.reports.summary import evaluation_summary
+from cardiomegaly.reports.summary import evaluation_facts
 from cardiomegaly.training.files import write_csv, write_json
 
 SHEET_SIZE = 192  # pixels of a contradiction's picture
@@ -38,20 +38,12 @@ def write_evaluation(
     Returns:
         The five sentences that say it in short.
     """
-    tables, test = _tables(assessment, localisation), subject.cohort.test
+    tables = _tables(assessment, localisation)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
-    summary = evaluation_summary(subject, assessment, localisation)
-    known = _as_dict(subject, assessment, localisation, settings) | {"summary": summary}
-    short = {name: table for name, table in tables.items() if name not in LONG_TABLES}
-    known["tables"] = {name: table.to_dict("records") for name, table in short.items()}
-    write_json(folder / "evaluation.json", known)
-    values = {
-        "title": f"Evaluation of {subject.name}",
-        "subtitle": f"{len(test):,} images of {test['patient_id'].nunique():,} patients, "
-        f"{int(test['target'].sum()):,} labelled cardiomegaly ({test['target'].mean():.1%})",
-        "summary": summary,
-        "warnings": subject.warnings,
+    _draw(subject, assessment, localisation, folder / "plots")
+    values = evaluation_facts(subject, assessment, localisation) | {
+        "subject": subject,
         "assessment": assessment,
         "localisation": localisation,
         "settings": settings,
@@ -63,8 +55,12 @@ def write_evaluation(
         ],
         "contradictions_drawn": _draw_contradictions(assessment, images, folder / "plots"),
     }
-    _draw(subject, assessment, localisation, folder / "plots")
-    write_report("evaluation.md", folder / "evaluation.md", folder / "evaluation.html", values)
+    page = folder / "evaluation.html"
+    summary = write_report("evaluation.md", page.with_suffix(".md"), page, values)
+    known = _as_dict(subject, assessment, localisation, settings) | {"summary": summary}
+    short = {name: table for name, table in tables.items() if name not in LONG_TABLES}
+    known["tables"] = {name: table.to_dict("records") for name, table in short.items()}
+    write_json(folder / "evaluation.json", known)
     return summary
 
 

@@ -41,18 +41,25 @@ class Markdown(str):
     """Text that is Markdown already, so that a template does not escape it."""
 
 
-def write_report(template: str, markdown: Path, html: Path, values: dict[str, Any]) -> None:
+def write_report(template: str, markdown: Path, html: Path, values: dict[str, Any]) -> list[str]:
     """Write a report as Markdown and as HTML, each in one step.
 
     Args:
         template: its name below templates/.
         markdown, html: where to; pictures are named relative to the folder of the first.
         values: of the template.
+
+    Returns:
+        The sentences of its first list, which say it in short, as plain text.
     """
     text = TEMPLATES.get_template(template).render(values)
     text = re.sub(r"\n{3,}", "\n\n", text)
     write_text(markdown, text)
     write_text(html, to_html(text, markdown.parent))
+    tokens = PARSER.parse(text)
+    end = next(place for place, token in enumerate(tokens) if token.type == "bullet_list_close")
+    start = next(place for place, token in enumerate(tokens) if token.type == "bullet_list_open")
+    return [_plain(token) for token in tokens[start:end] if token.type == "inline"]
 
 
 def to_html(markdown: str, folder: Path) -> str:
@@ -136,7 +143,8 @@ def _is_figure(text: str) -> bool:
 
 
 def _plain(inline: Token) -> str:
-    return "".join(child.content for child in inline.children or [])
+    children = inline.children or []
+    return "".join(" " if child.type == "softbreak" else child.content for child in children)
 
 
 def _embed(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:

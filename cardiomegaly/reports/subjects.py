@@ -28,7 +28,8 @@ class Subject:
     """Images and models to judge, the first model being the one judged in every way.
 
     `images` has image, patient_id and part (train, val, test; "all" where the training is unknown)
-    of every image that the models may have seen; `runs` are those behind the models, if any.
+    of every image that the models may have seen; `runs` are those behind the models, if any;
+    `leaking` counts the patients who stand in more than one part.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Subject:
     models: dict[str, Predicted]
     images: pd.DataFrame
     runs: list[Run] = field(default_factory=list)
+    leaking: int = 0
     origin: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -87,9 +89,9 @@ def subject_of_runs(
         timeline = table.loc[table["patient_id"].isin(test["patient_id"]), TIME_COLUMNS]
     cohort = Cohort(test, val["target"].to_numpy() if len(val) else None, train, timeline)
     known = list(runs.values())
-    return Subject(
-        name, cohort, models, split, known, _origin(known, labels), _warnings(run, split, labels)
-    )
+    leaking = int(split.groupby("patient_id")["part"].nunique().gt(1).sum())
+    warnings = _warnings(run, leaking, labels)
+    return Subject(name, cohort, models, split, known, leaking, _origin(known, labels), warnings)
 
 
 def _rows(name: str, table: pd.DataFrame, part: str) -> pd.DataFrame:
@@ -109,12 +111,11 @@ def _predicted(test: pd.DataFrame, val: pd.DataFrame) -> Predicted:
     return Predicted(*values)  # type: ignore[arg-type]
 
 
-def _warnings(run: Run, split: pd.DataFrame, labels: Path | None) -> list[str]:
+def _warnings(run: Run, leaking: int, labels: Path | None) -> list[str]:
     warnings = []
-    shared = split.groupby("patient_id")["part"].nunique().gt(1).sum()
-    if shared:
+    if leaking:
         warnings.append(
-            f"{shared:,} patients stand in more than one part of the split: the network has seen "
+            f"{leaking:,} patients stand in more than one part of the split: the network has seen "
             "patients that it is tested on, and every figure here is too favourable."
         )
     if reasons := smoke_reasons(run):

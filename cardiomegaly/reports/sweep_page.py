@@ -22,7 +22,7 @@ from cardiomegaly.reports.pages import (
 )
 from cardiomegaly.reports.plots import plot_precision_recall, plot_roc
 from cardiomegaly.reports.published import DIFFERENCES
-from cardiomegaly.reports.summary import best_run, sweep_summary
+from cardiomegaly.reports.summary import best_run, sweep_facts
 from cardiomegaly.reports.sweep_plots import plot_intervals, plot_learning_curves, run_styles
 from cardiomegaly.reports.sweep_table import Sweep, read_sweep, seed_means, study_table
 from cardiomegaly.training.files import write_csv
@@ -64,8 +64,7 @@ def report_sweep(
     sweep = read_sweep(folder, ledger, resamples)
     best = best_run(sweep)
     looks = Localisation() if best is None else locate(best, resamples, device)
-    total, now = len(sweep.runs) + len(sweep.jobs), datetime.now().astimezone()
-    summary, warnings = sweep_summary(sweep, best, looks), sweep_warnings(sweep)
+    warnings, now = sweep_warnings(sweep), datetime.now().astimezone()
     tables = {"study": study_table(sweep)}
     if sweep.runs:
         tables |= {"metrics": _metrics(sweep), "cost": _cost(sweep), "origin": _origin(sweep)}
@@ -73,18 +72,17 @@ def report_sweep(
         if means["runs"].max() > 1:
             tables["seeds"] = _seeds(means)
         _draw(sweep)
-    values = {
-        "title": f"Sweep {sweep.folder.resolve().name}",
-        "subtitle": f"{len(sweep.runs)} of {total} jobs finished, reported {now:%Y-%m-%d %H:%M %Z}",
-        "summary": summary,
-        "warnings": warnings,
+    values = sweep_facts(sweep, best, looks) | {
         "sweep": sweep,
+        "localisation": looks,
+        "warnings": warnings,
         "tables": tables,
         "differences": DIFFERENCES,
+        "now": f"{now:%Y-%m-%d %H:%M %Z}",
     }
     write_csv(sweep.folder / "summary.csv", sweep.table.drop(columns="rest", errors="ignore"))
-    write_report("sweep.md", sweep.folder / "summary.md", sweep.folder / "report.html", values)
-    return summary, warnings
+    folder = sweep.folder
+    return write_report("sweep.md", folder / "summary.md", folder / "report.html", values), warnings
 
 
 def locate(run: Run, resamples: int, device: str) -> Localisation:

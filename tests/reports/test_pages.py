@@ -22,6 +22,7 @@ from cardiomegaly.reports.pages import (
     write_report,
 )
 from cardiomegaly.reports.plots import save_note
+from cardiomegaly.reports.sweep_table import Sweep
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 DASH = "–"  # noqa: RUF001
@@ -75,9 +76,10 @@ def refuse_references(text: str) -> None:
 def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
     """A report from the sweep's template with one table; its HTML and its Markdown."""
     frame = pd.DataFrame({"MobileNetV1": ["0.8"]}, index=["balanced"])
+    jobs = pd.DataFrame({"job": ["1"], "status": ["failed"]})
     known = {
-        "title": "T", "subtitle": "S", "summary": [], "warnings": [], "differences": "D",
-        "sweep": {"runs": [], "jobs": []}, "tables": {"study": frame},
+        "best": None, "warnings": [], "differences": "D", "now": "today",
+        "sweep": Sweep(folder, [], [], frame, jobs), "tables": {"study": frame},
     }  # fmt: skip
     write_report("sweep.md", folder / "a.md", folder / "a.html", known | values)
     return (folder / "a.html").read_text("utf-8"), (folder / "a.md").read_text("utf-8")
@@ -86,13 +88,13 @@ def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
 @pytest.mark.parametrize("nasty", NASTY)
 def test_whatever_stands_in_a_run_is_text(nasty: str, tmp_path: Path) -> None:
     table = pd.DataFrame({nasty: [nasty]}, index=[nasty])
-    given = {"title": nasty, "subtitle": nasty, "summary": [nasty], "warnings": [nasty]}
+    given = {"now": nasty, "warnings": [nasty], "differences": nasty}
     html, markdown = write_sweep(tmp_path, **given, tables={"study": table})
     refuse_references(html)
     on_one_line = " ".join(nasty.split())
-    # Title twice, subtitle, sentence, warning, and three cells of the table.
-    assert "".join(Checker(html).words).count(on_one_line) == 8 and "<h1" in html
-    assert len(re.findall(r"^#", markdown, re.M)) == 2
+    # Subtitle, warning, paragraph, and three cells of the table.
+    assert "".join(Checker(html).words).count(on_one_line) == 6 and "<h1" in html
+    assert len(re.findall(r"^#", markdown, re.M)) == 3
     assert not re.search(r"(?<!\\)[<\[]", markdown.replace("![", "["))
 
 
@@ -118,8 +120,8 @@ def test_contents_lead_to_every_heading() -> None:
 
 def test_html_and_markdown_say_the_same(tmp_path: Path) -> None:
     frame = pd.DataFrame({"n": [3, 4], "f1": [0.12345, np.nan]}, index=["a", "b"])
-    html, markdown = write_sweep(tmp_path, summary=["one", "two"], tables={"study": frame})
-    assert "- one\n- two\n" in markdown and "<li>one</li>" in html
+    html, markdown = write_sweep(tmp_path, warnings=["one"], tables={"study": frame})
+    assert "> **Warning.** one\n" in markdown and "<strong>Warning.</strong> one</p>" in html
     assert f"| b | 4 | {DASH} |" in markdown and "| --- | ---: | ---: |" in markdown
     words = [word.strip() for word in Checker(html).words]
     assert words.index("a") < words.index("0.123") < words.index("b") < words.index(DASH)
