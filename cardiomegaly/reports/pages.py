@@ -113,9 +113,11 @@ def interval_column(
 
 
 def escape_markdown(value: object) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Text that Markdown shows as it is, on one line; whole numbers with commas."""
     if isinstance(value, Markdown):
         return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return f"{value:,}"
     text = re.sub(r"([\\`*<>&#\[\]|]|\b_\B|\B_\b)", r"\\\1", " ".join(str(value).split()))
     return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", text)  # what would begin a list
 

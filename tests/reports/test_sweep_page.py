@@ -140,22 +140,27 @@ def test_an_unfinished_sweep_lists_every_job_with_its_own_message(tmp_path: Path
     assert "| 2 | failed | backbone=mobilenetv1 | out of \\<memory\\> |" in text
 
 
-@pytest.mark.parametrize("damaged", ["predictions.csv", "metrics.json", "history.csv", "ledger"])
-def test_one_damaged_file_among_eight_runs_is_one_line(damaged: str, tmp_path: Path) -> None:
-    folder = make_eight(tmp_path / "sweep")
-    for place, path in enumerate(sorted(path for path in folder.iterdir())):
-        write_entry(folder, Entry(path.name, place, "done"))
-    job = "backbone=mobilenetv1,balance=true"
-    path = folder / job / damaged
-    if damaged == "ledger":
-        path = folder / "ledger" / f"{job}.json"
+@pytest.mark.parametrize("damaged", ["predictions.csv", "metrics.json", "history.csv"])
+def test_one_damaged_run_among_eight_is_one_line(damaged: str, tmp_path: Path) -> None:
+    path = make_eight(tmp_path) / "backbone=mobilenetv1,balance=true" / damaged
     path.write_text(path.read_text()[:4])
-    assert report.main([f"sweep={folder}", f"resamples={FEW}"]) == 0
-    text = (folder / "summary.md").read_text(encoding="utf-8")
-    finished = 8 if damaged == "ledger" else 7  # the run itself is whole
-    assert f"{finished} of {8 + (damaged == 'ledger')} jobs finished" in text
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {job} | damaged |")]
-    assert path.name in line
+    assert report.main([f"sweep={tmp_path}", f"resamples={FEW}"]) == 0
+    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "7 of 8 jobs finished" in text
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {path.parent.name} |")]
+    assert "| damaged |" in line and str(path) in line
+
+
+def test_one_damaged_ledger_file_is_named_and_the_report_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place, path in enumerate(sorted(make_eight(tmp_path).iterdir())):
+        write_entry(tmp_path, Entry(path.name, place, "done"))
+    broken = tmp_path / "ledger" / "backbone=mobilenetv1,balance=true.json"
+    broken.write_text("{")
+    assert report.main([f"sweep={tmp_path}", f"resamples={FEW}"]) == 0
+    assert caplog.text.count(f"{broken} was damaged") == 1
+    assert "8 of 8 jobs finished" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
 def test_a_sweep_that_has_only_begun(tmp_path: Path) -> None:
