@@ -75,7 +75,7 @@ def test_maps_of_a_run_lie_on_every_boxed_image_at_hand(
 ) -> None:
     images, run = boxed(boxes, ["train", "test"]), read_run(trained_run)
     folder = ImageFolder(phantom_root)
-    del folder.paths[Path(images["image"][0]).stem]
+    del folder.files[Path(images["image"][0]).stem]
     result = judge(images, None, runs={"run": run}, folder=folder)
     assert result.notes == ["1 boxed images are not at hand"]
     rows = result.images[result.images["method"] == "attention"]
