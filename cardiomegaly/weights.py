@@ -40,10 +40,12 @@ class Options:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    if words and words[0].isalpha():
-        words = [f"action={words[0]}", *words[1:]]
-    return cli.run(Options, act, __doc__, words)
+    return cli.run(Options, act, __doc__, spell_out(sys.argv[1:] if argv is None else argv))
+
+
+def spell_out(words: list[str]) -> list[str]:
+    """The first word, `list`, as action=list."""
+    return [f"action={words[0]}", *words[1:]] if words and words[0].isalpha() else words
 
 
 def act(options: Options) -> int:

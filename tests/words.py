@@ -24,7 +24,8 @@ def compose_training(words: list[str]) -> list[config.Config]:
 
 def parse_options(module: str, words: list[str]) -> Any:
     """The options of `python -m MODULE WORDS`, of a command other than train."""
-    return cli.parse(importlib.import_module(module).Options, words)
+    command = importlib.import_module(module)
+    return cli.parse(command.Options, getattr(command, "spell_out", list)(words))
 
 
 def repository() -> Path:

@@ -46,8 +46,8 @@ def verify(folder: Path) -> tuple[int, dict[str, list[str]]]:
 
 def _size(path: str) -> tuple[int, int] | None:
     """Width and height; None if the image cannot be read to its end."""
-    data = Path(path).read_bytes()
     try:
+        data = Path(path).read_bytes()
         with Image.open(BytesIO(data)) as image:
             size = image.size
             if image.format != "PNG":
