@@ -6,10 +6,10 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint audit sweep bench clean
+.PHONY: help setup demo test test-slow test-all lint audit sweep bench clean-cache clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 setup: $(VENV)/.complete ## install into .venv, pinned; skipped when up to date
 
@@ -44,6 +44,9 @@ sweep: setup ## four backbones x balanced and unbalanced, and the report; ARGS="
 
 bench: setup ## measure loading, training and memory; ARGS="--quick" ends in 3 minutes
 	$(BIN)/python -m benchmarks $(ARGS)
+
+clean-cache: setup ## list what caches and unfinished runs take; ARGS="remove=true" removes the unused
+	$(BIN)/python -m cardiomegaly.cache $(ARGS)
 
 clean: ## remove the environment and what tools left; outputs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,7 +21,7 @@ from tests import words
 
 TOP = words.repository()
 PAGES = [TOP / "README.md", TOP / "CONTRIBUTING.md", *sorted((TOP / "docs").glob("*.md"))]
-PLACEHOLDER = re.compile(r"[A-Z]{3,}|[<>*{}$=\s]|\.\.\.|^(outputs|mine|~|val|test)\b|^/")
+PLACEHOLDER = re.compile(r"[A-Z]{3,}|[<>*{}$=\s]|\.\.\.|^~|^(outputs|mine|val|test)\b|^/")
 FILE = re.compile(r"^[\w.-]+\.(py|yaml|md|toml|sh|cff|txt|png|csv|ipynb)$")
 LEFT_BY_RUNS = {  # file names that a run or a data set has, not this project
     "metrics.json", "predictions.csv", "history.csv", "split.csv", "summary.csv", "summary.md",
@@ -51,7 +51,7 @@ def exists(name: str, page: Path) -> bool:
     """Whether it is a path from the top, from the page, from the package, or a file's own name."""
     if any((folder / name).exists() for folder in (TOP, page.parent, TOP / "cardiomegaly")):
         return True
-    return FILE.match(name) is not None and any(
+    return bool(FILE.match(name) or name.endswith("/")) and any(
         found for folder in ("cardiomegaly", "conf", "tests", "benchmarks", "docs")
         for found in (TOP / folder).rglob(name)
     )  # fmt: skip
@@ -61,6 +61,22 @@ def exists(name: str, page: Path) -> bool:
 def test_paths_exist(page: Path) -> None:
     missing = {name for name in paths_named(page.read_text()) if not exists(name, page)}
     assert not missing
+
+
+def test_readme_names_every_page() -> None:
+    linked = paths_named((TOP / "README.md").read_text())
+    assert {str(page.relative_to(TOP)) for page in PAGES[1:]} <= linked
+
+
+def test_tree_is_there() -> None:
+    page = TOP / "CONTRIBUTING.md"
+    tree = page.read_text().partition("## The tree\n\n```\n")[2].partition("```")[0]
+    names = [name.strip(",;") for name in tree.split()]
+    named = {name for name in names if FILE.match(name) or name.endswith("/")}
+    assert len(named) > 20
+    assert not {name for name in named if not exists(name, page)}
+    modules = {path.name for path in (TOP / "cardiomegaly").glob("[a-z]*.py")}
+    assert modules <= named
 
 
 def commands_in(text: str) -> list[list[str]]:
@@ -86,7 +102,7 @@ def test_commands_are_valid(page: Path) -> None:
         if module == "cardiomegaly.train":
             assert words.compose_training(given)
         elif hasattr(command, "Options"):
-            words.parse_options(name, given)
+            words.parse_options(name, [word for word in given if "=" in word])
 
 
 @pytest.mark.parametrize("page", [*pages(), pytest.param(TOP / ".ci" / "run", id="run")])
