@@ -141,7 +141,9 @@ def test_an_unfinished_sweep_lists_every_job_with_its_own_message(tmp_path: Path
 
 
 @pytest.mark.parametrize("damaged", ["predictions.csv", "metrics.json", "history.csv", "ledger"])
-def test_one_damaged_file_among_eight_runs_is_one_line(damaged: str, tmp_path: Path) -> None:
+def test_one_damaged_file_among_eight_runs_is_one_line(
+    damaged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = make_eight(tmp_path / "sweep")
     for place, path in enumerate(sorted(path for path in folder.iterdir())):
         write_entry(folder, Entry(path.name, place, "done"))
@@ -152,8 +154,11 @@ def test_one_damaged_file_among_eight_runs_is_one_line(damaged: str, tmp_path: P
     path.write_text(path.read_text()[:4])
     assert report.main([f"sweep={folder}", f"resamples={FEW}"]) == 0
     text = (folder / "summary.md").read_text(encoding="utf-8")
-    finished = 8 if damaged == "ledger" else 7  # the run itself is whole
-    assert f"{finished} of {8 + (damaged == 'ledger')} jobs finished" in text
+    if damaged == "ledger":  # the run itself is whole
+        assert "8 of 8 jobs finished" in text
+        assert f"{path.name} was damaged" in caplog.text
+        return
+    assert "7 of 8 jobs finished" in text
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {job} | damaged |")]
     assert path.name in line
 
