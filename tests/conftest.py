@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cardiomegaly import config
@@ -116,6 +120,20 @@ def read_only() -> Iterator[Callable[[Path], None]]:
     yield mount
     for folder in set(mounted):
         subprocess.run(["/bin/umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def command_in_process() -> Iterator[None]:
+    """Undo what `cardiomegaly.train.main` changes in its process: handlers of logs and signals."""
+    root, on_signal = logging.getLogger(), signal.getsignal(signal.SIGTERM)
+    before = root.handlers[:]
+    yield
+    for handler in set(root.handlers) - set(before):
+        handler.close()
+    root.handlers[:] = before
+    signal.signal(signal.SIGTERM, on_signal)
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,10 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from sklearn.metrics import roc_auc_score
 
@@ -73,10 +71,9 @@ def test_two_processes_share_a_training(small: list[str], tmp_path: Path) -> Non
 
 @pytest.fixture
 def main(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: list[str]
-) -> Iterator[Callable[..., int]]:
+    command_in_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: list[str]
+) -> Callable[..., int]:
     """Call the command in this process and an empty folder; returns its exit code."""
-    handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.chdir(tmp_path)
 
     def call(*words: str) -> int:
@@ -87,10 +84,7 @@ def main(
             return int(end.code or 0)
         return 0
 
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    GlobalHydra.instance().clear()
-    HydraConfig.instance().cfg = None
+    return call
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 
 from cardiomegaly import train
 from cardiomegaly.config import Config
@@ -49,17 +46,13 @@ class Fake:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fake]:
+def fake(command_in_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     """What `python -m cardiomegaly.train` calls, in the place of a training."""
     fake = Fake()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "train_and_report", fake)
     monkeypatch.setattr(callback.SweepCallback, "begun", None)
-    handler = signal.getsignal(signal.SIGTERM)
-    yield fake
-    signal.signal(signal.SIGTERM, handler)
-    GlobalHydra.instance().clear()
-    HydraConfig.instance().cfg = None
+    return fake
 
 
 @pytest.fixture
