@@ -127,7 +127,7 @@ def load_classifier(path: Path | str, trust: Collection[str] = ()) -> Cardiomega
             f"{path} is not a readable checkpoint of this program ({reason})"
         ) from error
     own = classifier.state_dict()
-    check_fit(path, tensors, own)
+    check_fit(Path(path), tensors, own)
     classifier.load_state_dict(own | tensors)
     return classifier.eval()
 
@@ -148,7 +148,9 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes zipfile and torch say
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is not a readable checkpoint of this program ({reason})") from error
+        raise UserError(
+            f"{path} is not a readable checkpoint of this program ({reason})"
+        ) from error
 
 
 def choose_device(name: str) -> torch.device:

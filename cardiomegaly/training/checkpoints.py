@@ -58,7 +58,7 @@ class MovableCheckpoint(ModelCheckpoint):
 
 
 def checkpoint_callbacks(config: TrainerConfig, folder: Path) -> list[ModelCheckpoint]:
-    """Those of the best and of the last epoch; `last.ckpt` knows of the best, so it comes second."""
+    """Those of the best and of the last epoch, in this order: `last.ckpt` knows of the best."""
     best, last = folder / CHECKPOINT, folder / LAST_CHECKPOINT
     return [
         MovableCheckpoint(
@@ -84,15 +84,15 @@ def choose_checkpoint(folder: Path) -> Path | None:
     if not best.is_file() and not last.is_file():
         return None
     try:
-        read_checkpoint(best)
+        best_epoch = read_checkpoint(best)["epoch"]
     except UserError as error:
         raise UserError(
             f"resume: {error}; it holds what the run is judged by: restore it, or start the run "
             "anew"
         ) from error
     try:
-        read_checkpoint(last)
+        last_epoch = read_checkpoint(last)["epoch"]
     except UserError as error:
         log.warning("%s; going on from %s, the best epoch so far", error, best)
         return best
-    return last
+    return best if best_epoch > last_epoch else last  # killed before the last was written
