@@ -18,7 +18,7 @@ def test_a_run_comes_back(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "3", backbone="inceptionv3", seed=5, epochs=4)
     run = read_run(folder)
     assert run.name == "3"
-    assert run.config["backbone"] == {"name": "inceptionv3"}
+    assert run.config["backbone"]["name"] == "inceptionv3"
     assert run.meta["seed"] == 5
     assert run.split_hash == HASH
     assert list(run.history["epoch"]) == [0, 1, 2, 3]
