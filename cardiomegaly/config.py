@@ -341,7 +341,7 @@ def network_name(name: str, model: str) -> str:
         name: of the file.
         model: timm's name, which `backbone.model=...` may have replaced.
     """
-    usual = OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml")["model"]
+    usual = OmegaConf.select(OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml"), "model")
     return name if model == usual else re.sub(r"[^\w.-]+", "-", model)
 
 
