@@ -59,7 +59,7 @@ def run(
 def refuse(mistake: Exception) -> int:
     """Print a mistake in its one line; returns the exit code that belongs to it."""
     print(f"error: {mistake}", file=sys.stderr)
-    return USER_ERROR
+    return getattr(mistake, "exit_code", USER_ERROR)
 
 
 def parse(schema: type[Options], words: list[str]) -> Options:

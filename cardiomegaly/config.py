@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class BackboneConfig:
     """One of `conf/backbone`.
 
     Attributes:
-        name: the study's name of the network.
+        name: the study's name of the network; of another `model`, what timm calls that.
         model: timm's name, with the tag of the pretrained weights.
         image_size: height and width of the input in pixels.
         weights: `pretrained`, `none` (random) or a file (safetensors or a state dict).
@@ -331,6 +332,20 @@ def check(cfg: DictConfig) -> Config:
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, Config)  # noqa: S101  (for the type checker)
     return config
+
+
+def network_name(name: str, model: str) -> str:
+    """What a network is called: by the name of its file in `conf/backbone`, if it is that model.
+
+    Args:
+        name: of the file.
+        model: timm's name, which `backbone.model=...` may have replaced.
+    """
+    usual = OmegaConf.select(OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml"), "model")
+    return name if model == usual else re.sub(r"[^\w.-]+", "-", model)
+
+
+OmegaConf.register_new_resolver("network_name", network_name, replace=True)  # for conf/
 
 
 def _require(holds: bool, field: str, allowed: str, got: Any) -> None:

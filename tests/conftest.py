@@ -136,6 +136,18 @@ def command_in_process() -> Iterator[None]:
     HydraConfig.instance().cfg = None
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 1 MiB; skips where mounting is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["/bin/umount", "-l", folder], check=True)
+
+
 @pytest.fixture(scope="session")
 def nih_sample() -> Path:
     """The real NIH images, where they are at hand."""

@@ -71,3 +71,18 @@ def test_modules_of_ones_own_are_named_by_trust(composed: Callable[..., DictConf
     assert config.is_trusted("b.c.Head", ["a", "b.c"])
     for target in ("os.system", "b.c.d.Head", "cardiomegaly.model.heads.torch.load", "Head"):
         assert not config.is_trusted(target, ["a", "b.c"])
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ((), "mobilenetv1"),
+        (("backbone=resnet152v2",), "resnet152v2"),
+        (("backbone.model=resnet18.a1_in1k",), "resnet18.a1_in1k"),
+        (("backbone.model=hf_hub:timm/resnet18",), "hf_hub-timm-resnet18"),
+    ],
+)
+def test_a_network_is_called_what_it_is(
+    composed: Callable[..., DictConfig], words: tuple[str, ...], name: str
+) -> None:
+    assert config.check(composed(*words)).backbone.name == name

@@ -6,9 +6,11 @@ here, on the device that was asked for.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,14 +106,11 @@ def load_classifier(path: Path | str, trust: Collection[str] = ()) -> Cardiomega
         trust: modules of the user's own whose classes it may name; see `config.is_trusted`.
 
     Raises:
-        UserError: no such file, not a checkpoint of this program, or one with a class that is not
-            trusted.
+        UserError: as `read_checkpoint`; or not a checkpoint of this program, or one with a class
+            that is not trusted.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; give the checkpoint of a run")
+    checkpoint = read_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         settings = checkpoint["hyper_parameters"]
         tensors = {key.removeprefix(PREFIX): t for key, t in checkpoint["state_dict"].items()}
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
@@ -128,9 +127,30 @@ def load_classifier(path: Path | str, trust: Collection[str] = ()) -> Cardiomega
             f"{path} is not a readable checkpoint of this program ({reason})"
         ) from error
     own = classifier.state_dict()
-    check_fit(path, tensors, own)
+    check_fit(Path(path), tensors, own)
     classifier.load_state_dict(own | tensors)
     return classifier.eval()
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """What a checkpoint holds, its checksums checked, which torch does not do.
+
+    Raises:
+        UserError: no such file, or it is damaged or not a checkpoint.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the checkpoint of a run")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file makes zipfile and torch say
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{path} is not a readable checkpoint of this program ({reason})"
+        ) from error
 
 
 def choose_device(name: str) -> torch.device:

@@ -47,10 +47,12 @@ class History(Callback):
 
     Args:
         folder: of the run; a history that is there already is continued.
+        mode: `min` or `max`, which value of the monitored metric is the best.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mode: str) -> None:
         self.path = folder / HISTORY
+        self.mode = mode
         self.rows: list[dict[str, Any]] = []
         self.images = 0
         self.train_seconds = self.epoch_start = 0.0
@@ -61,6 +63,11 @@ class History(Callback):
         """Median training speed of the epochs, the first left out where there are more."""
         speeds = [row["images_per_second"] for row in self.rows]
         return float(np.median(speeds[1:] or speeds)) if speeds else float("nan")
+
+    def best(self, metric: str) -> dict[str, Any]:
+        """The epoch with the best value of a metric, the first of equals."""
+        choose = min if self.mode == "min" else max
+        return choose(self.rows, key=lambda row: row[metric])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the epochs before the one that comes."""
@@ -117,12 +124,13 @@ class History(Callback):
         """Epochs, the best of them, speed and memory, for `metrics.json`."""
         checkpoint = trainer.checkpoint_callback
         assert isinstance(checkpoint, ModelCheckpoint)  # noqa: S101  (for the type checker)
-        best = checkpoint.best_model_score
+        assert checkpoint.best_model_score is not None  # noqa: S101
+        best = torch.load(checkpoint.best_model_path, mmap=True, weights_only=True)
         return {
             "epochs": len(self.rows),
-            "best_epoch": torch.load(checkpoint.best_model_path, weights_only=True)["epoch"],
+            "best_epoch": best["epoch"],
             "monitor": checkpoint.monitor,
-            "best_value": None if best is None else float(best),
+            "best_value": float(checkpoint.best_model_score),
             "images_per_second": self.images_per_second,
             "peak_memory_mb": self.peak_memory / 1e6,
         }

@@ -11,27 +11,43 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
+from cardiomegaly import RunError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write into, which takes the place of `path` if all goes well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Give a file to write into, which takes the place of `path` if all goes well.
+
+    Raises:
+        RunError: it cannot be written: the disk is full, or the folder read-only.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch.save turns what the disk says into a RuntimeError of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise RunError(
+            f"{path} cannot be written: {cause.strerror}; make room there, or give a folder that "
+            "can be written"
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -9,9 +9,16 @@ from pytorch_lightning import LightningModule
 from scipy.special import expit
 from torch.nn import functional as F
 
+from cardiomegaly import RunError
 from cardiomegaly.config import MONITORED, BackboneConfig
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.model.classifier import CardiomegalyClassifier
+
+MOST_NAMED = 32  # images in a message
+STOPPED = (
+    "the training is stopped, checkpoints of former epochs are kept; a smaller "
+    "trainer.learning_rate (or trainer.precision=32-true) may help"
+)
 
 
 class CardiomegalyModule(LightningModule):
@@ -41,12 +48,13 @@ class CardiomegalyModule(LightningModule):
         self.threshold = threshold
         self.backbone_learning_rate = float(backbone["learning_rate"])
         self.classifier = CardiomegalyClassifier(BackboneConfig(**backbone), head)
-        self._trained: list[tuple[torch.Tensor, int]] = []
+        self.losses: list[torch.Tensor] = []  # of the epoch's batches, whose images are `_indices`
+        self._indices: list[torch.Tensor] = []
         self._validated: list[dict[str, torch.Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
         """Forget losses of a search for the batch size."""
-        self._trained = []
+        self.losses, self._indices = [], []
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Binary cross-entropy of a batch; the epoch's is logged with the last batch.
@@ -55,13 +63,32 @@ class CardiomegalyModule(LightningModule):
         """
         logits = self.classifier.logits(batch)
         loss = F.binary_cross_entropy_with_logits(logits, batch["target"])
-        self._trained.append((loss.detach(), len(logits)))
+        self.losses.append(loss.detach())
+        self._indices.append(batch["index"])
+        # One step late, since a GPU would have to be waited for: no weights are kept before.
+        self._check_loss(batch_idx - 1)
         if self.trainer.is_last_batch:
-            losses, images = zip(*self._trained, strict=True)
-            share = torch.tensor(images, dtype=loss.dtype, device=loss.device) / sum(images)
-            mean = torch.dot(torch.stack(losses), share)
+            self._check_loss(batch_idx)
+            images = torch.tensor([len(index) for index in self._indices], dtype=loss.dtype)
+            share = (images / images.sum()).to(loss.device)
+            mean = torch.dot(torch.stack(self.losses), share)
             self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
+
+    def _check_loss(self, step: int) -> None:
+        if step >= 0 and not torch.isfinite(self.losses[step]):
+            raise RunError(
+                f"epoch {self.current_epoch}, step {step}: the loss is "
+                f"{float(self.losses[step])} on {self._images('train', self._indices[step])}; "
+                f"{STOPPED}"
+            )
+
+    def _images(self, part: str, index: torch.Tensor) -> str:
+        """The names of the first images at these positions of a part."""
+        table = self.trainer.datamodule.parts[part]  # type: ignore[attr-defined]
+        names = table["image"].iloc[index[:MOST_NAMED].tolist()]
+        more = f" and {len(index) - MOST_NAMED} more" if len(index) > MOST_NAMED else ""
+        return f"the images {', '.join(names)}{more}"
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Keep logits: metrics need all of them at once."""
@@ -81,7 +108,13 @@ class CardiomegalyModule(LightningModule):
             logits, target, index = (part.flatten() for part in gathered)
             first = {int(position): place for place, position in reversed(list(enumerate(index)))}
             once = torch.tensor(list(first.values()), device=index.device)
-            logits, target = logits[once], target[once]
+            logits, target, index = logits[once], target[once], index[once]
+        wrong = ~torch.isfinite(logits)
+        if wrong.any():
+            raise RunError(
+                f"epoch {self.current_epoch}, validation: the logits are not finite on "
+                f"{self._images('val', index[wrong])}; {STOPPED}"
+            )
         metrics = validation_metrics(logits, target, self.threshold)
         # Lightning's sum over an epoch has one term here: with a weight of 1 it changes no digit.
         self.log_dict(metrics, rank_zero_only=False, batch_size=1)

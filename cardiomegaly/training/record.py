@@ -1,12 +1,10 @@
 """The run folder: what a training writes, and what every later command reads.
 
-What is read is checked by hashes: `split.csv` against the one that `run.json` took when the run
-began, `split.csv` and `predictions.csv` against those in `metrics.json`.
+What is read is checked: `split.csv` and `predictions.csv` by their hashes in `metrics.json`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cardiomegaly import UserError
 from cardiomegaly.training.files import (  # noqa: F401  (others import them from here)
-    csv_text,
     sha256,
     write_csv,
     write_json,
@@ -33,7 +30,6 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 HISTORY = "history.csv"
 SPLIT = "split.csv"
-BEGUN = "run.json"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT = Path(CHECKPOINTS) / "best.ckpt"
 LAST_CHECKPOINT = Path(CHECKPOINTS) / "last.ckpt"
@@ -85,51 +81,6 @@ class Run:
         return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
 
 
-def write_begun(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:
-    """Write what a run is begun with: `split.csv`, and its hash and the label file's."""
-    write_csv(folder / SPLIT, split)
-    hashes = {"split_sha256": sha256(folder / SPLIT), "label_file_sha256": labels_sha256}
-    write_json(folder / BEGUN, hashes)
-
-
-def check_begun(folder: Path) -> None:
-    """Refuse to go on with a run whose split is not the one that it was begun with.
-
-    Raises:
-        UserError: `split.csv` was changed, or `run.json` is missing or damaged.
-    """
-    path = folder / BEGUN
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["split_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is missing or damaged, so nothing tells whether {SPLIT} is still the run's "
-            "own: restore it, or start the run anew"
-        ) from error
-    _check_hash(folder / SPLIT, recorded)
-
-
-def check_same_data(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:
-    """Refuse to go on with a run whose images or labels have changed since it was begun.
-
-    Raises:
-        UserError: the split as it comes out now is not that of `split.csv`, or the label file is
-            another.
-    """
-    begun = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
-    if labels_sha256 != begun.get("label_file_sha256"):
-        raise UserError(
-            f"resume: the label file is not the one that {folder} was begun with; restore it, or "
-            "start the run anew"
-        )
-    if hashlib.sha256(csv_text(split).encode()).hexdigest() != begun["split_sha256"]:
-        n = len(_read_table(folder / SPLIT, ("image",)))
-        raise UserError(
-            f"resume: {folder} was begun with the {n:,} images of its {SPLIT}, of which "
-            f"{len(split):,} can be had now; restore the others, or start the run anew"
-        )
-
-
 def write_results(
     folder: Path,
     config: dict[str, Any],
@@ -169,7 +120,7 @@ def read_run(folder: Path | str) -> Run:
     metrics = _read_metrics(folder / METRICS)
     for key, name in HASHED.items():
         if key in metrics["meta"]:  # older runs have none
-            _check_hash(folder / name, metrics["meta"][key])
+            check_hash(folder / name, metrics["meta"][key])
     return Run(
         folder=folder,
         name=folder.resolve().name,
@@ -178,6 +129,19 @@ def read_run(folder: Path | str) -> Run:
         predictions=_read_predictions(folder / PREDICTIONS),
         history=_read_table(folder / HISTORY, ("epoch",)),
     )
+
+
+def check_hash(path: Path, recorded: str) -> None:
+    """Refuse a file that is not the one whose hash was recorded.
+
+    Raises:
+        UserError: it is missing, or its hash is another.
+    """
+    if not path.is_file() or sha256(path) != recorded:
+        raise UserError(
+            f"{path} is missing or not the file that the run wrote (its hash is another): restore "
+            "it, or train the run again"
+        )
 
 
 def find_runs(sweep_folder: Path | str) -> list[Path]:
@@ -196,14 +160,6 @@ def find_runs(sweep_folder: Path | str) -> list[Path]:
 def _natural(path: Path) -> list[tuple[int, str]]:
     pieces = re.split(r"(\d+)", str(path))
     return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]
-
-
-def _check_hash(path: Path, recorded: str) -> None:
-    if not path.is_file() or sha256(path) != recorded:
-        raise UserError(
-            f"{path} is missing or not the file that the run wrote (its hash is another): restore "
-            "it, or train the run again"
-        )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
-from pytorch_lightning import Trainer, seed_everything
-from tqdm import tqdm
+from pytorch_lightning import seed_everything
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
-from cardiomegaly.evaluation.calibration import platt_line
-from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.model.predictor import Predictor
 from cardiomegaly.model.weights import ObtainedWeights, load_weights, obtain
+from cardiomegaly.training.begun import check_begun, check_same_data, write_begun
+from cardiomegaly.training.checkpoints import choose_checkpoint
 from cardiomegaly.training.device import (
     check_device,
     choose_precision,
@@ -30,24 +30,14 @@ from cardiomegaly.training.device import (
 )
 from cardiomegaly.training.features import reuse_features
 from cardiomegaly.training.module import CardiomegalyModule
+from cardiomegaly.training.progress import announce, in_terminal
 from cardiomegaly.training.provenance import describe
-from cardiomegaly.training.record import (
-    CHECKPOINT,
-    LAST_CHECKPOINT,
-    METRICS,
-    SPLIT,
-    Run,
-    check_begun,
-    check_same_data,
-    write_begun,
-    write_results,
-)
+from cardiomegaly.training.record import CHECKPOINT, METRICS, SPLIT, Run, write_results
+from cardiomegaly.training.results import calibration, part_metrics, predict
 from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
 
 log = logging.getLogger(__name__)
 FALLBACK_BATCH = 24  # images, where `trainer.batch_size=auto` has not yet found its size
-TESTED = ("val", "test")
-IMAGE_COLUMNS = ("image", "patient_id", "split", "target", "view_position", "sex", "age")
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,7 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
+    config.trainer.progress_bar = config.trainer.progress_bar and in_terminal()
     with quiet_lightning():
         seed_everything(config.seed, workers=True, verbose=False)
         checkpoint = _prepare_resume(config, folder)
@@ -96,10 +87,10 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         if config.features.name == "reuse":
             device = trainer.strategy.root_device
             reuse_features(config, datamodule, module.classifier.backbone, device, precision)
-        _announce(config, datamodule, trainer, precision)
-        with quiet_lightning(module):
+        with quiet_lightning(module), _logging_beside_bar(config):
             if config.trainer.batch_size == "auto":
                 find_batch_size(trainer, module, datamodule)
+            announce(config, datamodule, module, weights, trainer, folder)
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         if not trainer.is_global_zero:
             return None
@@ -107,7 +98,7 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         predictor = Predictor.from_checkpoint(
             folder / CHECKPOINT, device, precision, config.trusted
         )
-        predictions = _predict(config, datamodule, predictor)
+        predictions = predict(datamodule, predictor, config.trainer.progress_bar)
     metrics = part_metrics(predictions, config.threshold)
     metrics["meta"] = {
         **describe(config, datamodule, weights, predictor.classifier),
@@ -153,32 +144,23 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
     return module, weights
 
 
-def part_metrics(predictions: pd.DataFrame, threshold: float) -> dict[str, dict[str, Any]]:
-    """Metrics of the validation and of the test part."""
-    parts = {part: predictions[predictions["split"] == part] for part in TESTED}
-    return {
-        part: binary_metrics(rows["target"], rows["probability"], threshold, rows["logit"])
-        for part, rows in parts.items()
-    }
-
-
-def calibration(predictions: pd.DataFrame) -> dict[str, Any]:
-    """Platt's line on the logit, fitted on validation, which keeps its natural prevalence."""
-    val = predictions[predictions["split"] == "val"]
-    slope, intercept = platt_line(val["target"], val["logit"])
-    return {"method": "platt", "fitted_on": "val", "slope": slope, "intercept": intercept}
-
-
 def _prepare_resume(config: Config, folder: Path) -> Path | None:
-    """The checkpoint to go on from, if there is one; the split is then that of the run."""
-    if config.resume is None or not (folder / SPLIT).is_file():
-        return None
-    config.split.file = str(folder / SPLIT)
-    last = folder / LAST_CHECKPOINT
-    if not last.is_file():
-        return None
-    check_begun(folder)
-    return last
+    """The checkpoint to go on from, if there is one; the split is then that of the run.
+
+    A job that SLURM requeued goes on too, from its last epoch: Lightning saved it in the middle
+    of one, where the epoch's data would begin anew.
+    """
+    for saved in folder.glob("hpc_ckpt_*.ckpt"):
+        saved.unlink(missing_ok=True)
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    checkpoint = choose_checkpoint(folder) if config.resume is not None or requeued else None
+    if checkpoint is not None:
+        check_begun(folder)
+        config.split.file = str(folder / SPLIT)
+        log.info("going on from %s", checkpoint)
+    elif config.resume is not None:
+        log.info("no epoch was finished in %s: the run begins anew", folder)
+    return checkpoint
 
 
 @rank_zero_only
@@ -187,55 +169,11 @@ def _begin(folder: Path, datamodule: CardiomegalyDataModule, resumed: bool) -> N
     labels_sha256 = datamodule.labelled.label_file_sha256
     if resumed:
         check_same_data(folder, datamodule.split_table, labels_sha256)
-        (folder / METRICS).unlink(missing_ok=True)  # from here on the run is unfinished again
     else:
         write_begun(folder, datamodule.split_table, labels_sha256)
+    (folder / METRICS).unlink(missing_ok=True)  # from here on the run is unfinished
 
 
-def _predict(
-    config: Config, datamodule: CardiomegalyDataModule, predictor: Predictor
-) -> pd.DataFrame:
-    """A row for each validation and test image, validation first."""
-    tables = []
-    for part, loader in zip(TESTED, datamodule.predict_dataloader(), strict=True):
-        bar = tqdm(loader, desc=f"predicting {part}", disable=not config.trainer.progress_bar)
-        prediction = predictor.predict_batches(bar)
-        table = datamodule.parts[part][list(IMAGE_COLUMNS)].copy()
-        table.insert(4, "logit", prediction.logits)
-        table.insert(5, "probability", prediction.probability)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-@rank_zero_only
-def _announce(
-    config: Config, datamodule: CardiomegalyDataModule, trainer: Trainer, precision: str
-) -> None:
-    if config.data.phantom is not None:
-        log.info(
-            "data=phantom: a generated cohort, no patients; for NIH say data=nih data.root=FOLDER"
-        )
-    log.info(
-        "%s rows in the label file, %s images found, %d unreadable",
-        f"{datamodule.labelled.n_rows:,}",
-        f"{len(datamodule.labelled.table):,}",
-        len(datamodule.unreadable),
-    )
-    for part, table in datamodule.parts.items():
-        log.info(
-            "%-5s %6s images of %6s patients, %5.1f%% with cardiomegaly",
-            part,
-            f"{len(table):,}",
-            f"{table['patient_id'].nunique():,}",
-            100 * table["target"].mean(),
-        )
-    log.info(
-        "%s, weights: %s, trainable: %s; head %s; balance=%s; %s, %s",
-        config.backbone.model,
-        "random" if config.backbone.weights == "none" else config.backbone.weights,
-        config.backbone.trainable,
-        config.head_name,
-        config.balance,
-        device_name(trainer),
-        precision,
-    )
+def _logging_beside_bar(config: Config) -> AbstractContextManager[None]:
+    """Keep log lines and the progress bar from writing over each other."""
+    return logging_redirect_tqdm() if config.trainer.progress_bar else nullcontext()

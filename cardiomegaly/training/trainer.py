@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.tuner import Tuner
 
@@ -20,8 +19,9 @@ from cardiomegaly import UserError
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.training.callbacks import EpochSeed, History, PatientEarlyStopping
+from cardiomegaly.training.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from cardiomegaly.training.module import CardiomegalyModule
-from cardiomegaly.training.record import CHECKPOINTS
+from cardiomegaly.training.progress import EpochLines, ProgressBar
 
 log = logging.getLogger(__name__)
 LIGHTNING_ADVICE = (  # chosen on purpose here, or of no use to the reader
@@ -41,22 +41,16 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
     trainer = config.trainer
     # Filling memory that is written anyway costs 5% of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    history = History(folder)
+    history = History(folder, trainer.mode)
     callbacks: list[Callback] = [
         EpochSeed(config.seed),
         PatientEarlyStopping(trainer.monitor, patience=trainer.patience, mode=trainer.mode),
-        ModelCheckpoint(
-            folder / CHECKPOINTS,
-            filename="best",
-            monitor=trainer.monitor,
-            mode=trainer.mode,
-            save_last=True,
-            enable_version_counter=False,
-        ),
         history,
+        EpochLines(config, history),
+        *checkpoint_callbacks(trainer, folder),
     ]
     if trainer.progress_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=5))
+        callbacks.append(ProgressBar(trainer.monitor))
     return (
         Trainer(
             accelerator=trainer.accelerator,
@@ -73,6 +67,7 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # the samplers know their rank
             callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
             logger=_loggers(config, folder),
             default_root_dir=folder,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,13 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from cardiomegaly import UserError, config
+from cardiomegaly import RunError, UserError, config
 from cardiomegaly.data.split import split_hash
-from cardiomegaly.model.predictor import Predictor, load_classifier
+from cardiomegaly.model.predictor import Predictor, load_classifier, read_checkpoint
 from cardiomegaly.train import train_and_report
 from cardiomegaly.training import device, trainer
 from cardiomegaly.training.callbacks import PatientEarlyStopping
+from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.record import read_run
 from cardiomegaly.training.run import build_datamodule, build_module
 from tests.conftest import write_config
@@ -338,6 +340,57 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_images(
         epoch = done[done["epoch"] == row["epoch"]]
         mean = np.average(epoch["loss"], weights=epoch["images"])
         assert row["train/loss"] == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.fixture
+def spoilt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Makes the head's weights nan at a hook of the module in an epoch."""
+
+    def spoil(hook: str, epoch: int) -> None:
+        real = getattr(CardiomegalyModule, hook)
+
+        def spoiling(self: CardiomegalyModule) -> None:
+            real(self)
+            if self.current_epoch == epoch:
+                self.classifier.head.classify[-1].weight.data.fill_(np.nan)
+
+        monkeypatch.setattr(CardiomegalyModule, hook, spoiling)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("hook", "part", "where"),
+    [
+        ("on_train_epoch_start", "train", "epoch 1, step 0: the loss is nan on the images"),
+        ("on_validation_epoch_start", "val", "epoch 1, validation: the logits are not finite on"),
+    ],
+)
+def test_what_is_not_finite_stops_a_run_and_never_wins(
+    trained: Train,
+    tmp_path: Path,
+    spoilt: Callable[[str, int], None],
+    hook: str,
+    part: str,
+    where: str,
+) -> None:
+    spoilt(hook, 1)
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match=where) as error:
+        trained(folder, "trainer.max_epochs=3", "trainer.batch_size=8")
+    split = pd.read_csv(folder / "split.csv").set_index("image")["split"]
+    images = re.findall(r"\d{8}_\d{3}\.png", str(error.value))
+    assert len(images) >= 8 and set(split[images]) == {part}
+    assert "\n" not in str(error.value) and "trainer.learning_rate" in str(error.value)
+    for name in ("best.ckpt", "last.ckpt"):
+        assert read_checkpoint(folder / "checkpoints" / name)["epoch"] == 0
+    assert not (folder / "metrics.json").exists() and not (folder / "predictions.csv").exists()
+    assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [0]
+
+
+def test_a_rate_too_high_is_noticed(trained: Train, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"epoch \d, .* (nan|inf|finite) on the images \d{8}_"):
+        trained(tmp_path / "run", "trainer.learning_rate=1e30", "trainer.max_epochs=2")
 
 
 @pytest.mark.parametrize("trainable", ["none", "last_stage", "all"])

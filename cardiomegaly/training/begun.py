@@ -1,0 +1,60 @@
+"""What a run was begun with: its split and label file, which a resumed run must find unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from cardiomegaly import UserError
+from cardiomegaly.training.files import csv_text, sha256, write_csv, write_json
+from cardiomegaly.training.record import SPLIT, check_hash
+
+BEGUN = "run.json"
+
+
+def write_begun(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:
+    """Write what a run is begun with: `split.csv`, and its hash and the label file's."""
+    write_csv(folder / SPLIT, split)
+    hashes = {"split_sha256": sha256(folder / SPLIT), "label_file_sha256": labels_sha256}
+    write_json(folder / BEGUN, hashes)
+
+
+def check_begun(folder: Path) -> None:
+    """Refuse to go on with a run whose split is not the one that it was begun with.
+
+    Raises:
+        UserError: `split.csv` was changed, or `run.json` is missing or damaged.
+    """
+    path = folder / BEGUN
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))["split_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is missing or damaged, so nothing tells whether {SPLIT} is still the run's "
+            "own: restore it, or start the run anew"
+        ) from error
+    check_hash(folder / SPLIT, recorded)
+
+
+def check_same_data(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:
+    """Refuse to go on with a run whose images or labels have changed since it was begun.
+
+    Raises:
+        UserError: the split as it comes out now is not that of `split.csv`, or the label file is
+            another.
+    """
+    begun = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+    if labels_sha256 != begun.get("label_file_sha256"):
+        raise UserError(
+            f"resume: the label file is not the one that {folder} was begun with; restore it, or "
+            "start the run anew"
+        )
+    if hashlib.sha256(csv_text(split).encode()).hexdigest() != begun["split_sha256"]:
+        n = len(pd.read_csv(folder / SPLIT, usecols=["image"]))
+        raise UserError(
+            f"resume: {folder} was begun with the {n:,} images of its {SPLIT}, of which "
+            f"{len(split):,} can be had now; restore the others, or start the run anew"
+        )
