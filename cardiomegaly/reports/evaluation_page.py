@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy.special import logit
 
+from cardiomegaly import UserError
 from cardiomegaly.data.images import ImageFolder
 from cardiomegaly.evaluation.assessment import Assessment, Settings
 from cardiomegaly.evaluation.metrics import ranking
@@ -53,7 +54,7 @@ def write_evaluation(
             for name, reason in assessment.undefined.items()
             if name.startswith(part)
         ],
-        "contradictions_drawn": _draw_contradictions(assessment, images, folder / "plots"),
+        "contradictions_drawn": _draw_contradictions(subject, assessment, images, folder / "plots"),
     }
     page = folder / "evaluation.html"
     summary = write_report("evaluation.md", page.with_suffix(".md"), page, values)
@@ -151,7 +152,9 @@ def _draw(
         draw.plot_box_sheet(sheet, plots / f"maps_{place}.png")
 
 
-def _draw_contradictions(assessment: Assessment, images: ImageFolder | None, plots: Path) -> bool:
+def _draw_contradictions(
+    subject: Subject, assessment: Assessment, images: ImageFolder | None, plots: Path
+) -> bool:
     """Draw the most confident contradictions whose images are there; False if there are none."""
     if assessment.audit is None or images is None:
         return False
@@ -159,7 +162,11 @@ def _draw_contradictions(assessment: Assessment, images: ImageFolder | None, plo
     rows = rows[[images.has(image) for image in rows["image"]]]
     if rows.empty:
         return False
+    try:
+        pixels = images.pixels(rows["image"].tolist(), SHEET_SIZE)
+    except UserError as error:
+        subject.warnings.append(f"Contradictions are listed without pictures: {error}.")
+        return False
     titles = [f"label {row.target}, p {row.probability:.2f}" for row in rows.itertuples()]
-    pixels = images.pixels(rows["image"].tolist(), SHEET_SIZE)
     plot_image_sheet(pixels, titles, plots / "contradictions.png")
     return True

@@ -159,7 +159,7 @@ def _maps(
     device: str,
     notes: list[str],
 ) -> dict[str, Maps]:
-    """Maps of every image by method; a model that cannot be read becomes a note."""
+    """Maps of every image by method; a model or image that cannot be read is a note."""
     # Networks and their libraries take seconds and most of a GiB: only where they are needed.
     from cardiomegaly.model.predictor import Predictor, choose_device
 
@@ -168,11 +168,12 @@ def _maps(
     for name, run in runs.items():
         try:
             predictor = Predictor.from_checkpoint(run.checkpoint, target)
+            batches = list(folder.batches(images, predictor.image_size))
         except UserError as error:
             notes.append(str(error))
             continue
         suffix = f", {name}" if len(runs) > 1 else ""
-        for pixels in folder.batches(images, predictor.image_size):
+        for pixels in batches:
             attention = predictor.predict(pixels).attention
             if attention is not None:
                 maps.setdefault(f"{ATTENTION}{suffix}", []).extend(attention)

@@ -90,6 +90,19 @@ def test_maps_of_a_run_lie_on_every_boxed_image_at_hand(
     assert table["iou"].idxmax() == best
 
 
+def test_an_image_that_cannot_be_read_is_a_note(
+    trained_run: Path, phantom_root: Path, boxes: Path, tmp_path: Path
+) -> None:
+    images = boxed(boxes, ["test"])
+    for name in images["image"]:
+        (tmp_path / name).symlink_to(next(phantom_root.rglob(name)))
+    broken = tmp_path / images["image"][0]
+    broken.unlink()
+    broken.write_bytes(b"no picture")
+    result = judge(images, boxes, runs={"run": read_run(trained_run)}, folder=ImageFolder(tmp_path))
+    assert len(result.notes) == 1 and str(broken) in result.notes[0]
+
+
 def test_a_checkpoint_that_cannot_be_read_is_a_note(
     trained_run: Path, phantom_root: Path, boxes: Path, tmp_path: Path
 ) -> None:
@@ -101,13 +114,3 @@ def test_a_checkpoint_that_cannot_be_read_is_a_note(
     result = judge(images, None, runs=runs, folder=folder)
     assert len(result.notes) == 1 and str(tmp_path / "checkpoints") in result.notes[0]
     assert "attention, run" in set(result.summary["method"])
-
-
-def test_image_folder_names_what_is_missing(phantom_root: Path, tmp_path: Path) -> None:
-    folder = ImageFolder(phantom_root)
-    name = next((phantom_root / "images").glob("*.png")).name
-    assert folder.has(name) and folder.pixels([name, name], 32).shape == (2, 32, 32)
-    with pytest.raises(UserError, match=r"1 of 2 images are not below .*, x\.png for one"):
-        folder.pixels([name, "x.png"], 32)
-    with pytest.raises(UserError, match=r"images: the folder .* does not exist"):
-        ImageFolder(tmp_path / "none")
