@@ -20,7 +20,8 @@ from cardiomegaly.data.download import download
 from cardiomegaly.evaluation.calibration import platt_line
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.model.predictor import Predictor
-from cardiomegaly.model.weights import ObtainedWeights, load_weights, obtain
+from cardiomegaly.model.weight_files import load_weights
+from cardiomegaly.model.weights import ObtainedWeights, obtain
 from cardiomegaly.training.device import (
     check_device,
     choose_precision,
