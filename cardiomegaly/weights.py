@@ -21,12 +21,8 @@ from omegaconf import OmegaConf
 from cardiomegaly import UserError, cli
 from cardiomegaly.config import CONF_DIR
 from cardiomegaly.data.download import download
-from cardiomegaly.model.weights import (
-    PretrainedWeights,
-    cache_folder,
-    convert_keras,
-    pretrained_weights,
-)
+from cardiomegaly.model.weight_files import convert_keras
+from cardiomegaly.model.weights import PretrainedWeights, cache_folder, pretrained_weights
 
 MB = 1e6
 
@@ -77,7 +73,10 @@ def show(weights: dict[str, PretrainedWeights]) -> int:
         megabytes = (path.stat().st_size if path else _bytes(published.name)) / MB
         where = str(path) if path else f"missing; {published.url}"
         print(f"{backbone:<15} {published.name:<36} {megabytes:4.0f} MB  {where}")
-    print(f"Put files by hand into {cache_folder()} as NAME.safetensors (second column).")
+    print(
+        f"Put files by hand into {cache_folder()}: NAME.safetensors (second column), or Keras' own "
+        ".h5 as it is called there."
+    )
     return 0
 
 

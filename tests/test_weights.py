@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,14 @@ def test_list_says_what_is_needed_and_what_is_here(
     assert re.search(rf"{MOBILENET} +3 MB  {placed}", by_name["mobilenetv1"])
     assert re.search(r"resnet152v2\.keras_in1k +233 MB  missing; http", by_name["resnet152v2"])
     assert str(cache_folder()) in lines[-1]
+
+
+def test_alone_the_command_knows_every_network(placed: Path) -> None:
+    """In a process of its own, where nothing but the command registers networks with timm."""
+    run = [sys.executable, "-m", "cardiomegaly.weights", "list"]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(BACKBONES) + 1
 
 
 def test_fetch_goes_on_where_one_cannot_be_had(

@@ -22,7 +22,7 @@ from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_c
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cardiomegaly.model.keras_weights import RESNET152V2_URL, read_keras_weights
+from cardiomegaly.model.weight_files import RESNET152V2_URL, read_keras_weights
 
 DEPTHS = (3, 8, 36, 3)
 WIDTHS = (64, 128, 256, 512)

@@ -12,7 +12,7 @@ from threading import Event, Timer
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.data import download as module
+from cardiomegaly.data import transfer
 from cardiomegaly.data.download import download
 from tests.file_server import FileServer, closed_url, serving
 
@@ -25,7 +25,7 @@ PAGE = b"<!DOCTYPE html><title>Box</title>"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 1)
+    monkeypatch.setattr(transfer, "PATIENCE", 1)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_a_server_that_stalls_or_trickles_is_left(target: Path, faults: dict[str
 
 
 def test_a_download_stops_when_told(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 60)
+    monkeypatch.setattr(transfer, "PATIENCE", 60)
     stop = Event()
     Timer(0.2, stop.set).start()
     with (

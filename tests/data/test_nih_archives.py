@@ -13,8 +13,8 @@ import pytest
 from filelock import FileLock
 
 from cardiomegaly import UserError
-from cardiomegaly.data import download as downloading
 from cardiomegaly.data import nih_archives as nih
+from cardiomegaly.data import transfer
 from cardiomegaly.data.labels import read_labels
 from tests.file_server import FileServer, serving
 from tests.small_nih import IMAGES, image, packed, pretend, small_nih, unpacked
@@ -142,7 +142,7 @@ def test_a_wrong_archive_is_not_unpacked_and_the_others_are(
 def test_without_a_server_one_try_is_enough(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloading, "PATIENCE", 1)
+    monkeypatch.setattr(transfer, "PATIENCE", 1)
     server.statuses = [403] * 9
     with serving(server):
         tmp_path.mkdir(exist_ok=True)
