@@ -21,8 +21,12 @@ from omegaconf import OmegaConf
 from cardiomegaly import UserError, cli
 from cardiomegaly.config import CONF_DIR
 from cardiomegaly.data.download import download
-from cardiomegaly.model.weight_files import convert_keras
-from cardiomegaly.model.weights import PretrainedWeights, cache_folder, pretrained_weights
+from cardiomegaly.model.weights import (
+    PretrainedWeights,
+    cache_folder,
+    convert_keras,
+    pretrained_weights,
+)
 
 MB = 1e6
 

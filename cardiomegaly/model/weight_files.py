@@ -1,4 +1,4 @@
-"""Files of weights: read under the names of our networks, compared with one, loaded, converted.
+"""Files of weights: read under the names of our networks, compared with one, loaded.
 
 Keras' HDF5 holds a group a layer, `conv2_block1_1_conv/conv2_block1_1_conv/kernel:0`; kernels lie
 as (height, width, in, out) where torch wants (out, in, height, width).
@@ -12,9 +12,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cardiomegaly import UserError
@@ -117,24 +116,6 @@ def check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> N
     ]
     if told:
         raise UserError(f"{path}: these weights are of another network: {', '.join(told)}")
-
-
-def convert_keras(source: Path, target: Path) -> None:
-    """Write Keras' HDF5 weights of ResNet152V2 (without its classifier) as safetensors.
-
-    Raises:
-        UserError: there is no such file, or tensors are missing, left over or misshapen.
-    """
-    if not source.is_file():
-        raise UserError(f"source={source}: there is no such file")
-    state = read_keras_weights(source)
-    with torch.device("meta"):
-        own = timm.create_model("resnet152v2", num_classes=0).state_dict()
-    check_fit(source, state, own)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    save_file(state, part, metadata={"format": "pt", "source": source.name})
-    part.replace(target)
 
 
 def read_keras_weights(path: Path) -> dict[str, Tensor]:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
+import torch
 from filelock import FileLock
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+from safetensors.torch import save_file
 
 import cardiomegaly.model.inceptionv3
 import cardiomegaly.model.resnet152v2  # noqa: F401  (both register their network with timm)
@@ -177,3 +179,21 @@ def digest(path: Path, algorithm: str) -> str:
     """Checksum of a file, as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def convert_keras(source: Path, target: Path) -> None:
+    """Write Keras' HDF5 weights of ResNet152V2 (without its classifier) as safetensors.
+
+    Raises:
+        UserError: there is no such file, or tensors are missing, left over or misshapen.
+    """
+    if not source.is_file():
+        raise UserError(f"source={source}: there is no such file")
+    state = weight_files.read_keras_weights(source)
+    with torch.device("meta"):
+        own = timm.create_model("resnet152v2", num_classes=0).state_dict()
+    weight_files.check_fit(source, state, own)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    save_file(state, part, metadata={"format": "pt", "source": source.name})
+    part.replace(target)
