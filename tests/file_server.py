@@ -29,6 +29,7 @@ class FileServer:
         extra_length: how much more than the truth the length says, as often as `cuts` says.
         redirects: whether what is asked for lies at another address.
         headers: further headers, of the redirect if there is one.
+        sent: bytes of all answers so far.
         asked: path and `Range` header of each request, empty where there was none.
     """
 
@@ -45,6 +46,7 @@ class FileServer:
     redirects: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
+    sent: int = 0
     asked: list[tuple[str, str]] = field(default_factory=list)
     closing: Event = field(default_factory=Event)
 
@@ -94,7 +96,7 @@ def serving(server: FileServer) -> Iterator[FileServer]:
             for at in range(0, len(payload), step or 1):
                 if server.closing.wait(server.trickle):
                     return
-                self.wfile.write(payload[at : at + step])
+                server.sent += self.wfile.write(payload[at : at + step])
 
         def _head(self, status: int, headers: Mapping[str, object]) -> None:
             self.send_response(status)

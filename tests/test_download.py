@@ -120,23 +120,25 @@ def test_a_disk_without_room_is_refused_before_anything_is_brought(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, how: signal.Signals) -> None:
-    """Five kills at seeded moments, then whole; an image that is there is whole at any time."""
-    server = FileServer(small_nih(filling=400_000)[1], trickle=0.01, piece=10_000)
-    moments = np.random.default_rng(int(how))
+    """Five kills after so many bytes, then whole; an image that is there is whole at any time."""
+    files = small_nih(filling=400_000)[1]
+    server = FileServer(files, trickle=0.01, piece=10_000)
+    total = sum(len(content) for content in files.values())
+    moments = sorted(np.random.default_rng(int(how)).uniform(0, total, 5))
     with serving(server):
         words = [f"target={tmp_path}", f"source={server.url.rpartition('/')[0]}"]
         run = [sys.executable, "-c", SCRIPT, *words]
-        for _ in range(5):
+        for moment in moments:
             asked = len(server.asked)
             with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-                while process.poll() is None and len(server.asked) == asked:
-                    time.sleep(0.01)  # until it has begun
-                time.sleep(moments.uniform(0, 0.3))
+                while len(server.asked) == asked or server.sent < moment:
+                    if process.poll() is not None:
+                        break
+                    time.sleep(0.005)
                 process.send_signal(how)
                 told = process.communicate()[1].decode()
                 assert "Traceback" not in told
             unpacked(tmp_path)
-        assert len(unpacked(tmp_path)) < len(IMAGES)
         done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert unpacked(tmp_path) == IMAGES
