@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.timing import Runs
 from cardiomegaly import __version__
-from cardiomegaly.training.record import write_json, write_text
+from cardiomegaly.training.files import write_json, write_text
 
 HEADER = ("", "what", "measured", "compared with", "ratio", "goal")
 BUSY = 0.5  # load a core, above which other programs disturb

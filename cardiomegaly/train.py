@@ -38,11 +38,11 @@ def run(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
-        from cardiomegaly.training.record import CONFIG, write_text
+        from cardiomegaly.training.files import write_text
 
         if hydra_config.output_subdir is not None:  # without: not the first process of the run
             # As it is now, whatever becomes of the environment that it came from.
-            write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+            write_text(folder / resume.CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
         if hydra_config.mode == RunMode.MULTIRUN:
             return job.run(cfg, train_and_report)
         return train_and_report(config.check(cfg), folder)
@@ -66,12 +66,14 @@ def train_and_report(settings: config.Config, folder: Path) -> float:
         process of a distributed training.
     """
     from cardiomegaly.reports import run_report
+    from cardiomegaly.training.files import full_disk_in_one_line
     from cardiomegaly.training.run import train
 
-    trained = train(settings, folder)
-    if trained is None:
-        return math.nan
-    run_report.write(trained)
+    with full_disk_in_one_line(folder):
+        trained = train(settings, folder)
+        if trained is None:
+            return math.nan
+        run_report.write(trained)
     return float(trained.record.meta["best_value"])
 
 
@@ -83,6 +85,7 @@ def main() -> None:
         sys.exit(cli.refuse(mistake))
     if "SLURM_JOB_ID" not in os.environ:  # where Lightning and submitit have handlers of their own
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    logging.raiseExceptions = False  # a full disk is told once, not at every line of the log
     try:
         run()
     except SystemExit as end:
@@ -129,9 +132,12 @@ def check(words: list[str], multirun: bool, will_run: bool) -> None:
     settings = config.check(composed)
     if settings.resume is not None:
         resume.check_unchanged(Path(settings.resume), composed, OTHER_SETTINGS, longer=True)
-    from cardiomegaly.sweep.plan import check_startable
+    from cardiomegaly.sweep.callback import check_startable  # which knows how folders are named
 
     check_startable([settings])
+    from cardiomegaly.training.files import check_writable
+
+    check_writable(Path(composed.hydra.run.dir), "hydra.run.dir")
 
 
 def leave_nothing(folder: Path) -> None:

@@ -71,7 +71,10 @@ def start(config: DictConfig) -> None:
                 "hydra.sweep.dir takes a path"
             )
         _set(config, "dir", str(Path(config.hydra.sweep.dir).with_name(config.sweep.name)))
+    from cardiomegaly.training.files import check_writable  # not needed for --help
+
     folder = Path(config.hydra.sweep.dir)
+    check_writable(folder, "hydra.sweep.dir")
     jobs, known = expand(config), remembered(folder)
     if not jobs.known and find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install 'cardiomegaly[search]'")
@@ -84,7 +87,7 @@ def start(config: DictConfig) -> None:
             "give another sweep.name"
         )
     check_startable([job.config for job in planned if job.entry.status != ledger.DONE])
-    from cardiomegaly.training.record import write_json
+    from cardiomegaly.training.files import write_json
 
     kept = [word for word in words if key_of(word) not in OWN_WORDS]
     write_json(folder / SWEEP, {"words": kept, "keys": keys})

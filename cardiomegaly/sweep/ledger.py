@@ -75,7 +75,7 @@ class Entry:
 
 def write_entry(sweep: Path, entry: Entry) -> None:
     """Record what is known of a job now."""
-    from cardiomegaly.training.record import write_json
+    from cardiomegaly.training.files import write_json
 
     write_json(_path(sweep, entry.job), asdict(entry))
 

@@ -6,10 +6,13 @@ full disk leaves either the old file or the new one and a reader never meets hal
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +21,52 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from cardiomegaly import RunError
+from cardiomegaly import RunError, UserError
+
+LEAST_ROOM = 2**20  # bytes on a disk before anything is begun
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def check_writable(folder: Path, field: str) -> None:
+    """Refuse to begin what cannot be written.
+
+    Args:
+        folder: which need not be there yet.
+        field: of the configuration that names it.
+
+    Raises:
+        UserError: it cannot be made, or its disk is full.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"{field}: {place} cannot be written; say {field}=FOLDER")
+    if shutil.disk_usage(place).free < LEAST_ROOM:
+        raise UserError(f"{field}: the disk of {place} is full; make room or say {field}=FOLDER")
+
+
+@contextmanager
+def full_disk_in_one_line(folder: Path) -> Iterator[None]:
+    """Tell in one line what others (loggers, plots) could not write into a folder.
+
+    Raises:
+        RunError: the disk is full, or read-only.
+    """
+    tell = threading.excepthook
+
+    def tell_of_others(thread: threading.ExceptHookArgs) -> None:
+        """TensorBoard writes in a thread, whose error comes to the training as well."""
+        if getattr(thread.exc_value, "errno", None) not in CANNOT_WRITE:
+            tell(thread)
+
+    threading.excepthook = tell_of_others
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise _cannot_write(error.filename or folder, error) from error
+    finally:
+        threading.excepthook = tell
 
 
 @contextmanager
@@ -41,13 +89,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        raise RunError(
-            f"{path} cannot be written: {cause.strerror}; make room there, or give a folder that "
-            "can be written"
-        ) from error
+        raise _cannot_write(path, cause) from error
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path | str, error: OSError) -> RunError:
+    return RunError(
+        f"{path} cannot be written: {error.strerror}; make room there, or give a folder that can "
+        "be written"
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:

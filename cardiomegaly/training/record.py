@@ -18,26 +18,20 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cardiomegaly import UserError
-from cardiomegaly.training.files import (  # noqa: F401  (others import them from here)
-    sha256,
-    write_csv,
-    write_json,
-    write_text,
-)
+from cardiomegaly.training.files import sha256, write_csv, write_json
+from cardiomegaly.training.resume import CONFIG
 
-CONFIG = Path(".hydra") / "config.yaml"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 HISTORY = "history.csv"
 SPLIT = "split.csv"
-CHECKPOINTS = "checkpoints"
-CHECKPOINT = Path(CHECKPOINTS) / "best.ckpt"
-LAST_CHECKPOINT = Path(CHECKPOINTS) / "last.ckpt"
+CHECKPOINT = Path("checkpoints") / "best.ckpt"
+LAST_CHECKPOINT = CHECKPOINT.with_name("last.ckpt")
 
 PREDICTION_COLUMNS = (  # and `logit`, which older runs lack
     "image", "patient_id", "split", "target", "probability", "view_position", "sex", "age",
 )  # fmt: skip
-TEXT_COLUMNS = {"image": str, "split": str, "view_position": str, "sex": str}
+TEXT_COLUMNS: Any = {"image": str, "split": str, "view_position": str, "sex": str}
 HASHED = {"split_sha256": SPLIT, "predictions_sha256": PREDICTIONS}  # in metrics.json's meta
 
 
@@ -186,8 +180,7 @@ def _read_metrics(path: Path) -> dict[str, dict[str, Any]]:
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        types: Any = TEXT_COLUMNS
-        frame = pd.read_csv(path, dtype=types)
+        frame = pd.read_csv(path, dtype=TEXT_COLUMNS)
     except ValueError as error:  # pandas' own errors and a wrong encoding are ValueErrors
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     missing = [name for name in columns if name not in frame.columns]

@@ -10,7 +10,8 @@ import pytest
 
 from cardiomegaly import UserError
 from cardiomegaly.reports.subjects import join_labels, name_runs, subject_of_runs
-from cardiomegaly.training.record import read_run, write_csv
+from cardiomegaly.training.files import write_csv
+from cardiomegaly.training.record import read_run
 from tests.made_runs import make_run
 
 

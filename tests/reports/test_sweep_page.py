@@ -15,7 +15,7 @@ from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.reports.sweep_page import report_sweep, sweep_warnings
 from cardiomegaly.reports.sweep_table import read_sweep
 from cardiomegaly.sweep.ledger import Entry, write_entry
-from cardiomegaly.training.record import write_json
+from cardiomegaly.training.files import write_json
 from tests.made_runs import OTHER_HASH, configure, make_ledger, make_predictions, make_run
 from tests.reports.test_pages import refuse_references
 

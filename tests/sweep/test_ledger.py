@@ -13,7 +13,7 @@ import pytest
 from cardiomegaly import UserError
 from cardiomegaly.sweep import ledger
 from cardiomegaly.sweep.ledger import Entry
-from cardiomegaly.training.record import write_json
+from cardiomegaly.training.files import write_json
 
 # Takes the lock, forks a child that outlives it as a loader process does, and waits to be killed.
 HOLDER = """
