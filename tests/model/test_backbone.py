@@ -116,7 +116,7 @@ def test_mistakes(composed: Callable[..., DictConfig], overrides: list[str], mes
     [
         ("backbone.trainable=some", r"backbone\.trainable: must be one of none, last_stage, all"),
         ("backbone.image_size=8", r"backbone\.image_size: must be at least 32, got 8"),
-        ("backbone.learning_rate=0", r"backbone\.learning_rate: must be over 0, got 0"),
+        ("backbone.learning_rate=0", r"backbone\.learning_rate: must be over 0 and finite, got 0"),
     ],
 )
 def test_ranges(composed: Callable[..., DictConfig], override: str, message: str) -> None:
