@@ -112,7 +112,7 @@ def _folders(options: Options) -> list[Path]:
         if options.labels is None:
             raise UserError("labels: predictions need NIH's label file, say labels=FILE")
         return []
-    folders = options.run if isinstance(options.run, list) else [options.run]
+    folders = cli.as_list(options.run)
     if not folders:
         raise UserError("run: at least one folder is needed, got an empty list")
     return [Path(folder).expanduser() for folder in folders]

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from cardiomegaly import UserError
 from cardiomegaly.inference.explanation import Explanation
-from cardiomegaly.inference.inputs import Loaded, Source, list_files, load, load_batches
-from cardiomegaly.inference.metadata import Metadata
-from cardiomegaly.model.prediction import ImagePredictor, Images, Prediction
+from cardiomegaly.inference.inputs import Loaded, Shape, Source, as_sources, load, load_batches
+from cardiomegaly.inference.metadata import CLASSES, Metadata
+from cardiomegaly.model.prediction import ImagePredictor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,11 @@ class Model:
     predictor: ImagePredictor
     metadata: Metadata
 
+    @property
+    def shape(self) -> Shape:
+        """Of the pixels that it takes."""
+        return self.metadata.image_size, self.metadata.fit
+
 
 class Detector:
     """One or several models, whose probabilities are averaged.
@@ -76,7 +81,13 @@ class Detector:
         own = float(np.mean([model.metadata.calibrated_threshold for model in models]))
         self.threshold = own if threshold is None else threshold
 
-    def predict(self, images: str | Path | Source | Sequence[Source | Path]) -> pd.DataFrame:
+    @property
+    def identity(self) -> str:
+        """What decides the figures: models, flips and threshold."""
+        models = [(model.metadata.sha256, model.metadata.calibration) for model in self.models]
+        return repr((models, self.flips, self.threshold))
+
+    def predict(self, images: Path | Source | Sequence[Path | Source]) -> pd.DataFrame:
         """A row an image, in order, with the columns of `Row`.
 
         Args:
@@ -95,7 +106,7 @@ class Detector:
         self, sources: Iterable[Source], batch_size: int = BATCH, workers: int = 0
     ) -> Iterator[list[Row]]:
         """The rows of each batch; as `predict`, without keeping them."""
-        for batch in load_batches(sources, self._sizes, self._fit, batch_size, workers):
+        for batch in load_batches(sources, self._shapes, batch_size, workers):
             yield self.rows(batch)
 
     def rows(self, batch: Sequence[Loaded]) -> list[Row]:
@@ -104,17 +115,17 @@ class Detector:
         scored = iter(self._score(readable) if readable else ())
         return [self._row(image, None if image.reason else next(scored)) for image in batch]
 
-    def explain(self, image: str | Path | Source) -> Explanation:
+    def explain(self, image: Path | Source) -> Explanation:
         """Probability, attention and contribution of one image.
 
         Raises:
             UserError: it cannot be read, or the model cannot explain it.
         """
-        (loaded,) = load(as_sources(image), self._sizes, self._fit)
+        (loaded,) = load(as_sources(image), self._shapes)
         if loaded.reason:
             raise UserError(f"input: {loaded.reason}")
         model = self.models[0]
-        pixels = loaded.pixels[model.predictor.image_size]
+        pixels = loaded.pixels[model.shape]
         attention = model.predictor.predict(pixels[None, None]).attention
         return Explanation(
             row=self.rows([loaded])[0],
@@ -125,21 +136,24 @@ class Detector:
         )
 
     @property
-    def _sizes(self) -> list[int]:
-        return sorted({model.predictor.image_size for model in self.models})
-
-    @property
-    def _fit(self) -> str:
-        return "stretch"
+    def _shapes(self) -> list[Shape]:
+        return sorted({model.shape for model in self.models})
 
     def _score(self, images: Sequence[Loaded]) -> NDArray[np.float64]:
         """(n, 2): probabilities of images, calibrated and not, the mean over models and flips."""
         scores = []
         for model in self.models:
-            pixels = np.stack([image.pixels[model.predictor.image_size] for image in images])
+            pixels = np.stack([image.pixels[model.shape] for image in images])
             for view in (pixels, pixels[..., ::-1])[: 2 if self.flips else 1]:
                 prediction = model.predictor.predict(np.ascontiguousarray(view[:, None]))
                 calibrated = model.metadata.calibrate(prediction.logits)
                 scores.append(np.stack([calibrated, prediction.probability], axis=1))
         mean: NDArray[np.float64] = np.mean(scores, axis=0)
         return mean
+
+    def _row(self, image: Loaded, score: NDArray[np.float64] | None) -> Row:
+        if score is None:
+            return Row(image.name, None, None, self.threshold, "", True, image.reason)
+        probability, raw = score.tolist()
+        decision = CLASSES[int(probability >= self.threshold)]
+        return Row(image.name, probability, raw, self.threshold, decision, False, "")

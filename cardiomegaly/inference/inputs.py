@@ -16,6 +16,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,15 +30,32 @@ AHEAD = 4  # batches for each process that reads
 
 Pixels = NDArray[np.uint8]
 Source = str | Pixels  # a file's path, or grey pixels (H, W)
+Shape = tuple[int, str]  # side and fit of a square, see `images.fit_image`
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """One image: `pixels` (size, size) by size, or the `reason` for which there are none."""
+    """One image: its square `pixels` by shape, or the `reason` for which there are none."""
 
     name: str
-    pixels: dict[int, Pixels]
+    pixels: dict[Shape, Pixels]
     reason: str = ""
+
+
+class InputFiles:
+    """The files of `list_files`, of which there must be one; they can be met again and again.
+
+    Raises:
+        UserError: there is none.
+    """
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self.given = given
+        if next(iter(self), None) is None:
+            raise UserError(f"input: {', '.join(given)} holds no PNG, JPEG or DICOM file")
+
+    def __iter__(self) -> Iterator[str]:
+        return list_files(self.given)
 
 
 def list_files(given: Sequence[str]) -> Iterator[str]:
@@ -78,12 +96,24 @@ def _begins_as_image(path: str) -> bool:
         return False
 
 
-def load(sources: Iterable[Source], sizes: Sequence[int], fit: str) -> list[Loaded]:
+def as_sources(given: object) -> list[Source]:
+    """What was given to predict, one or several files, folders, patterns or arrays, as a list."""
+    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    sources: list[Source] = []
+    for source in several:
+        if isinstance(source, str | Path):
+            sources += list_files([str(source)])
+        else:
+            sources.append(_checked(source))
+    return sources
+
+
+def load(sources: Iterable[Source], shapes: Sequence[Shape]) -> list[Loaded]:
     """Read images; one that cannot be read has a reason in place of pixels."""
-    return [_load(source, number, sizes, fit) for number, source in enumerate(sources)]
+    return [_load(source, number, shapes) for number, source in enumerate(sources)]
 
 
-def _load(source: Source, number: int, sizes: Sequence[int], fit: str) -> Loaded:
+def _load(source: Source, number: int, shapes: Sequence[Shape]) -> Loaded:
     if isinstance(source, str):
         try:
             image = read_image(source)
@@ -91,11 +121,11 @@ def _load(source: Source, number: int, sizes: Sequence[int], fit: str) -> Loaded
             return Loaded(source, {}, " ".join(str(error).split()))
         name = source
     else:
-        image, name = _checked(source), f"array {number}"
-    return Loaded(name, {size: fit_image(image, size, fit) for size in sizes})
+        image, name = source, f"array {number}"
+    return Loaded(name, {shape: fit_image(image, *shape) for shape in shapes})
 
 
-def _checked(image: Pixels) -> Pixels:
+def _checked(image: Any) -> Pixels:
     if not (isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint8):
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image)
         raise UserError(f"input: an array must be grey, (height, width) of uint8, got {what}")
@@ -103,14 +133,13 @@ def _checked(image: Pixels) -> Pixels:
 
 
 def load_batches(
-    sources: Iterable[Source], sizes: Sequence[int], fit: str, batch_size: int, workers: int
+    sources: Iterable[Source], shapes: Sequence[Shape], batch_size: int, workers: int
 ) -> Iterator[list[Loaded]]:
     """Read images in batches, in order and ahead.
 
     Args:
         sources: files or pixels.
-        sizes: of the squares that are wanted of each.
-        fit: as in `images.fit_image`.
+        shapes: of the squares that are wanted of each.
         batch_size: images a batch.
         workers: processes that read; 0 reads by threads of this process.
     """
@@ -118,7 +147,7 @@ def load_batches(
     waiting: deque[Future[list[Loaded]]] = deque()
     with _readers(workers) as readers:
         for batch in batches:
-            waiting.append(readers.submit(load, batch, sizes, fit))
+            waiting.append(readers.submit(load, batch, shapes))
             if len(waiting) >= AHEAD * max(1, workers):
                 yield waiting.popleft().result()
         while waiting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cardiomegaly.training.record import Run
 
 KEY = "cardiomegaly"  # in the metadata of a file
+FIT = "stretch"
 LICENCE = "MIT"
 CLASSES = ["no cardiomegaly", "cardiomegaly"]
 NOT_CLINICAL = "research only, not for clinical use"
@@ -29,6 +30,7 @@ class Metadata:
         name: of the run.
         sha256: of its checkpoint.
         image_size: height and width in pixels.
+        fit: how an image becomes square, as in `data.images.fit_image`.
         threshold: on the probability before calibration.
         calibration: `slope` and `intercept` of Platt's line on the logit, None without one.
         training: what it was trained on, in words.
@@ -41,6 +43,7 @@ class Metadata:
     name: str
     sha256: str
     image_size: int
+    fit: str
     threshold: float
     calibration: dict[str, float] | None
     training: str
@@ -85,6 +88,7 @@ def of_run(run: Run, sha256: str) -> Metadata:
         name=run.name,
         sha256=sha256,
         image_size=meta["image_size"],
+        fit=run.config["data"].get("fit", FIT),  # older runs know no other
         threshold=meta["threshold"],
         calibration={key: line[key] for key in ("slope", "intercept")} if rising else None,
         training=data,
@@ -95,13 +99,14 @@ def of_run(run: Run, sha256: str) -> Metadata:
     )
 
 
-def of_checkpoint(name: str, sha256: str, settings: dict[str, Any]) -> Metadata:
-    """The metadata of a checkpoint without its run: `settings` are its hyper-parameters."""
+def of_checkpoint(name: str, sha256: str, image_size: int) -> Metadata:
+    """The metadata of a checkpoint without its run, of which nothing more is known."""
     return Metadata(
         name=name,
         sha256=sha256,
-        image_size=settings["backbone"]["image_size"],
-        threshold=settings.get("threshold", 0.5),
+        image_size=image_size,
+        fit=FIT,
+        threshold=0.5,
         calibration=None,
         training="not known: the checkpoint came without its run",
         split_hash=None,
