@@ -118,7 +118,7 @@ def test_unreadable_images_are_counted_and_named(
     assert datamodule.unreadable == names[:2]
     assert datamodule.labelled.n_missing == 1
     assert f"2 of {len(names) - 1} images cannot be read and are left out" in caplog.text
-    assert f"{names[0]} is not a PNG or JPEG file" in caplog.text
+    assert f"{names[0]} is not a PNG, JPEG or DICOM file" in caplog.text
     assert f"{names[1]} is 1 x 1 pixels" in caplog.text
     for name in names[3:]:
         (root / "images" / name).write_bytes(b"x")
