@@ -19,7 +19,6 @@ from omegaconf import MISSING
 from cardiomegaly import UserError, cli
 
 
-
 @dataclass
 class Options:
     model: Any = field(

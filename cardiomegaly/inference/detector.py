@@ -1,11 +1,11 @@
 """A trained model in somebody's hands: files or pixels in; a table, or maps and a figure, out.
 
-    import cardiomegaly
+import cardiomegaly
 
-    detector = cardiomegaly.load("outputs/train/...")  # or an .onnx file, a checkpoint, a bundle
-    table = detector.predict(["a.png", "b.dcm"])
-    explanation = detector.explain("a.png")
-    explanation.figure().savefig("a_explained.png")
+detector = cardiomegaly.load("outputs/train/...")  # or an .onnx file, a checkpoint, a bundle
+table = detector.predict(["a.png", "b.dcm"])
+explanation = detector.explain("a.png")
+explanation.figure().savefig("a_explained.png")
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ map puts less of itself into the heart box than that, the picture says so.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +24,24 @@ if TYPE_CHECKING:
     from cardiomegaly.inference.detector import Row
 
 Map = NDArray[np.float32]
-PANEL = 3.2  # inches
+PANEL, LINE = 3.2, 46  # inches, and letters that fit below
 
 
 class MapScore(NamedTuple):
-    """A map against the heart box: whether its peak lies inside, how much of it does, and how much
-    of the best box that never saw the image."""
+    """A map against the heart box: whether its peak and how much of its sum lie inside.
+
+    `blind_pointing` and `blind_energy` are those of the mean heart box of other images.
+    """
 
     pointing: bool
     energy: float
-    blind: float
+    blind_pointing: bool
+    blind_energy: float
+
+    @property
+    def worse(self) -> bool:
+        """Whether a box that never saw the image does better."""
+        return self.energy < self.blind_energy or self.pointing < self.blind_pointing
 
 
 @dataclass
@@ -85,14 +94,14 @@ def draw(explanations: Sequence[Explanation]) -> Figure:
     from matplotlib.figure import Figure  # takes a second, and a table needs none of it
 
     columns = 1 + max(len(explanation.maps) for explanation in explanations)
-    size = (PANEL * columns, (PANEL + 0.75) * len(explanations) + 0.25)
+    size = (PANEL * columns + 0.6, (PANEL + 0.7) * len(explanations) + 0.25)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     figure.text(0.5, 0.0, NOT_CLINICAL, ha="center", va="bottom", fontsize=8, color="#666666")
     grid = figure.subplots(len(explanations), columns, squeeze=False)
     for explanation, (plain, *others) in zip(explanations, grid, strict=True):
         _draw_image(plain, explanation)
-        plain.set_title(explanation.title, fontsize=9, loc="left", wrap=True)
-        for axes in others:
+        _write_below(plain, explanation.title)
+        for axes in others[len(explanation.maps) :]:
             axes.axis("off")
         for axes, (name, saliency) in zip(others, explanation.maps.items(), strict=False):
             _draw_image(axes, explanation)
@@ -108,10 +117,10 @@ def describe(name: str, saliency: Map, score: MapScore | None) -> str:
     if score is not None:
         lines.append(
             f"peak {'in' if score.pointing else 'outside'} the heart box, {score.energy:.0%} of "
-            f"the map in it; {score.blind:.0%} of a box that never saw the image"
+            f"the map in it; {score.blind_energy:.0%} of the mean heart box"
         )
-        if score.energy < score.blind:
-            lines.append("worse than a box that never saw the image")
+        if score.worse:
+            lines.append("worse than the mean heart box, which never saw the image")
     return "\n".join(lines)
 
 
@@ -136,5 +145,9 @@ def _draw_map(axes: Axes, name: str, saliency: Map, explanation: Explanation) ->
         interpolation="bilinear", extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )  # fmt: skip
     axes.figure.colorbar(drawn, ax=axes, shrink=0.8, pad=0.02).ax.tick_params(labelsize=7)
-    text = describe(name, saliency, explanation.scores.get(name))
-    axes.set_title(text, fontsize=7.5, loc="left", wrap=True)
+    _write_below(axes, describe(name, saliency, explanation.scores.get(name)))
+
+
+def _write_below(axes: Axes, text: str) -> None:
+    lines = [textwrap.fill(line, LINE) for line in text.splitlines()]
+    axes.set_xlabel("\n".join(lines), fontsize=8, loc="left")

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiomegaly import UserError
+from cardiomegaly.data.image_folder import SUFFIXES
 from cardiomegaly.data.images import fit_image, is_image, read_image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 AHEAD = 4  # batches for each process that reads
 
 Pixels = NDArray[np.uint8]
@@ -162,4 +162,6 @@ def _readers(workers: int) -> Executor:
     if workers == 0:
         return ThreadPoolExecutor(os.cpu_count())
     fresh = multiprocessing.get_context("spawn")  # a fork of threads that compute may hang
-    return ProcessPoolExecutor(workers, mp_context=fresh, initializer=cv2.setNumThreads, initargs=(0,))
+    return ProcessPoolExecutor(
+        workers, mp_context=fresh, initializer=cv2.setNumThreads, initargs=(0,)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cardiomegaly import UserError
@@ -12,7 +12,7 @@ from cardiomegaly.inference.detector import Detector, Model
 
 
 def load(
-    source: str | Path | list[str | Path],
+    source: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
     trust: Collection[str] = (),
@@ -31,7 +31,7 @@ def load(
     Raises:
         UserError: it cannot be read, is damaged or is none of these.
     """
-    sources = source if isinstance(source, list) else [source]
+    sources = [source] if isinstance(source, str | Path) else source
     models = [_load(Path(one).expanduser(), device, trust) for one in sources]
     return Detector(models, flips, threshold)
 

@@ -81,8 +81,8 @@ def of_run(run: Run, sha256: str) -> Metadata:
     # A line that falls would turn every decision round: such a model ranks the wrong way.
     rising = (line.get("slope") or 0) > 0 and line.get("intercept") is not None
     data = (
-        f"{meta.get('n_train', 'an unknown number of')} images of {meta.get('data', 'unknown data')}"
-        f" (cohort {meta.get('cohort', 'unknown')}, split by {meta.get('split', 'unknown')})"
+        f"{meta.get('n_train', 'an unknown number of')} images of "
+        f"{meta.get('data', 'unknown data')} (cohort {meta.get('cohort', 'unknown')}, split by {meta.get('split', 'unknown')})"
     )
     return Metadata(
         name=run.name,

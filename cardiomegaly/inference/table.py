@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -61,7 +61,8 @@ def write_table(
 def _count(files: Iterable[str], detector: Detector) -> tuple[int, str]:
     """How many files there are, and a digest of their names and of how they are predicted."""
     digest, total = hashlib.sha256(detector.identity.encode()), 0
-    for total, name in enumerate(files, 1):
+    for name in files:
+        total += 1
         digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
     return total, digest.hexdigest()[:12]
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ class Exported(nn.Module):
     def __init__(self, classifier: CardiomegalyClassifier) -> None:
         super().__init__()
         copied = copy.deepcopy(classifier).cpu().eval().requires_grad_(False)
-        self.backbone, self.head = copied.backbone, copied.head
+        self.backbone = copied.backbone
+        self.head: Any = copied.head
         self.image_size = self.backbone.image_size
         self.explains = hasattr(self.head, "contribution")
         features = torch.zeros(1, self.backbone.num_features, *self.backbone.feature_size)

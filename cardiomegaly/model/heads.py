@@ -141,7 +141,7 @@ class GAPHead(nn.Module):
         return HeadOutput(_score(self.classify, features.mean(dim=(2, 3))), None)
 
     def contribution(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> what each position adds to the logit (B, h, w); see `contributions`."""
+        """(B, C, h, w) -> what each position adds to the logit (B, h, w), as in `GWAPHead`."""
         rows = features.flatten(2).transpose(1, 2)
         return contributions(self.classify, rows / rows.shape[1]).view(features[:, 0].shape)
 
@@ -164,8 +164,8 @@ class DenseHead(nn.Module):
 def contributions(layers: nn.Sequential, shares: torch.Tensor) -> torch.Tensor:
     """Integrated gradients of the logit, from a zero pooled vector, summed over channels.
 
-    Behind one hidden layer the integral has a closed form: on the way from 0 to a hidden unit's
-    input z, the mean slope of its ELU is (ELU(z + b) - ELU(b)) / z.
+    The integral has a closed form: from 0 to a hidden unit's input z, the mean slope of its ELU is
+    (ELU(z + b) - ELU(b)) / z.
 
     Args:
         layers: the dense layers behind the pooling, in eval mode.
@@ -176,7 +176,7 @@ def contributions(layers: nn.Sequential, shares: torch.Tensor) -> torch.Tensor:
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017.
     """
-    hidden, last = layers[1], layers[4]
+    hidden, last = (layer for layer in layers if isinstance(layer, nn.Linear))
     parts = F.linear(shares.float(), hidden.weight)
     z = parts.sum(dim=1)
     flat = z.abs() < 1e-6  # where the quotient would be rounding alone: the slope itself

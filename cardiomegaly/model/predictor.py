@@ -45,7 +45,8 @@ class Predictor:
         self.precision = precision
         self.classifier = classifier.to(self.device).to(memory_format=torch.channels_last).eval()
         self.image_size = classifier.backbone.image_size
-        explained = hasattr(classifier.head, "contribution")
+        self.head: Any = classifier.head
+        explained = hasattr(self.head, "contribution")
         self.contribution_name = "contribution" if explained else "Grad-CAM"
 
     @classmethod
@@ -84,12 +85,12 @@ class Predictor:
 
         Grad-CAM (B, H, W) where the head cannot say so.
         """
-        if not hasattr(self.classifier.head, "contribution"):
+        if not hasattr(self.head, "contribution"):
             return self.gradcam(images)
         batch = {"image": torch.as_tensor(images).to(self.device)}
         with torch.inference_mode(), autocast(self.device, self.precision):
             features = self.classifier.features(batch)
-            contribution: torch.Tensor = self.classifier.head.contribution(features)
+            contribution = self.head.contribution(features)
         return contribution.float().cpu().numpy()
 
     def gradcam(self, images: torch.Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
