@@ -65,7 +65,7 @@ def act(options: Options) -> None:
     """Write the evaluation, say it in short and say where it is."""
     output = _check(options)
     # Not imported above: --help and a mistake in the words need none of it.
-    from cardiomegaly.data.images import ImageFolder
+    from cardiomegaly.data.image_folder import ImageFolder
     from cardiomegaly.evaluation.assessment import Settings, assess
     from cardiomegaly.reports.ensemble import average_flips
     from cardiomegaly.reports.evaluation_inputs import inputs_of_csv, inputs_of_runs, name_runs

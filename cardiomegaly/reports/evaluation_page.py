@@ -14,7 +14,7 @@ from scipy.special import logit
 
 from cardiomegaly import UserError
 from cardiomegaly.data.boxes import NUMBERS
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.assessment import RAW, Assessment, Settings
 from cardiomegaly.evaluation.metrics import ranking
 from cardiomegaly.reports import evaluation_plots as draw
