@@ -84,7 +84,8 @@ def write_gallery(
     table.to_csv(folder / "explanations.csv", index=False)
     values = {
         "pictures": pictures, "table": summary(table).to_dict("records"),
-        "images": len(table), "drawn": len(pictures), "notice": NOT_CLINICAL, "models": [model.metadata for model in detector.models],
+        "images": len(table), "drawn": len(pictures), "notice": NOT_CLINICAL,
+        "models": [model.metadata for model in detector.models],
     }  # fmt: skip
     page = folder / "explanations.md"
     return write_report("explanations.md", page, page.with_suffix(".html"), values)

@@ -80,10 +80,6 @@ def of_run(run: Run, sha256: str) -> Metadata:
     line = meta.get("calibration") or {}
     # A line that falls would turn every decision round: such a model ranks the wrong way.
     rising = (line.get("slope") or 0) > 0 and line.get("intercept") is not None
-    data = (
-        f"{meta.get('n_train', 'an unknown number of')} images of "
-        f"{meta.get('data', 'unknown data')} (cohort {meta.get('cohort', 'unknown')}, split by {meta.get('split', 'unknown')})"
-    )
     return Metadata(
         name=run.name,
         sha256=sha256,
@@ -91,7 +87,7 @@ def of_run(run: Run, sha256: str) -> Metadata:
         fit=run.config["data"].get("fit", FIT),  # older runs know no other
         threshold=meta["threshold"],
         calibration={key: line[key] for key in ("slope", "intercept")} if rising else None,
-        training=data,
+        training="{n_train} images of {data} (cohort {cohort}, split by {split})".format_map(meta),
         split_hash=run.split_hash,
         licence=LICENCE,
         classes=CLASSES,

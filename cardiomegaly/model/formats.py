@@ -106,10 +106,10 @@ def write_openvino(model: Exported, path: Path, metadata: Mapping[str, str]) -> 
     """Write an .xml file, with its weights in a .bin beside it, by way of ONNX; all in float32."""
     import openvino
 
-    between = path.with_suffix(".onnx.tmp")
+    between = path.with_suffix(".tmp.onnx")
     try:
         write_onnx(model, between, {})
-        converted = openvino.convert_model(between)
+        converted = openvino.Core().read_model(between)  # convert_model would report its use
     finally:
         between.unlink(missing_ok=True)
     for key, value in metadata.items():
