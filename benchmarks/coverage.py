@@ -13,6 +13,7 @@ forms, average precision and Brier score are integrals over the score.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +24,15 @@ from scipy.stats import kstest, norm
 
 from cardiomegaly import cli
 from cardiomegaly.evaluation.influence import metric_intervals, metric_statistics
-from cardiomegaly.evaluation.intervals import Patients, paired_difference
+from cardiomegaly.evaluation.intervals import (
+    Estimate,
+    Patients,
+    group_difference,
+    paired_difference,
+)
 from cardiomegaly.evaluation.metrics import count_metrics
+from cardiomegaly.evaluation.prevalence import prevalence_table
+from cardiomegaly.evaluation.settings import Settings
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,6 +40,8 @@ Ints = NDArray[np.int64]
 PREVALENCE = 0.1
 DISTANCE = np.sqrt(2) * norm.ppf(0.85)  # an AUROC of 0.85
 THRESHOLDS = (0.1, 0.5)
+RARE = 0.02  # the other prevalence
+GAPS = ("auroc", "sensitivity", "specificity")  # between halves that are drawn alike
 COMPARED = ("auroc", "average_precision", "brier")
 
 
@@ -86,7 +96,12 @@ def population(threshold: float) -> dict[str, float]:
     precision = called / (called + (1 - PREVALENCE) * norm.sf(score))
     error = PREVALENCE * positive * expit(-log_odds(score)) ** 2
     error += (1 - PREVALENCE) * norm.pdf(score) * expit(log_odds(score)) ** 2
-    found = {name: float(value) for name, value in values.items()}
+    found = dict.fromkeys((f"{name}, gap" for name in GAPS), 0.0)
+    found |= {name: float(value) for name, value in values.items()}
+    hit, false = found["sensitivity"] * RARE, (1 - found["specificity"]) * (1 - RARE)
+    found |= {"ppv if rare": hit / (hit + false)}
+    missed, clear = RARE - hit, 1 - RARE - false
+    found |= {"npv if rare": clear / (clear + missed)}
     found |= {"auroc": float(norm.cdf(DISTANCE / np.sqrt(2)))}
     found |= {"average_precision": float((positive * precision).sum() * step)}
     return found | {"brier": float(error.sum() * step)}
@@ -119,10 +134,11 @@ def coverage(scenario: Scenario, repetitions: int, seed: int) -> pd.DataFrame:
         target, score, patient = draw(rng, scenario)
         odds = log_odds(score)
         for threshold in THRESHOLDS:
-            estimates = metric_intervals(target, expit(odds), patient, threshold, odds)
+            estimates = _estimates(target, odds, patient, threshold)
             rows += [
                 (threshold, name, one.low <= truth[threshold][name] <= one.high, one.low)
                 for name, one in estimates.items()
+                if name in truth[threshold]
             ]
     table = pd.DataFrame(rows, columns=["threshold", "metric", "held", "low"])
     table["given"] = table["low"].notna()
@@ -132,11 +148,30 @@ def coverage(scenario: Scenario, repetitions: int, seed: int) -> pd.DataFrame:
     )
 
 
+def _estimates(target: Ints, odds: Array, patient: Ints, threshold: float) -> dict[str, Estimate]:
+    """Every interval that an evaluation has, by the name that `population` gives its true value."""
+    estimates = metric_intervals(target, expit(odds), patient, threshold, odds)
+    rates = prevalence_table(estimates["sensitivity"], estimates["specificity"], [RARE])
+    for name in ("ppv", "npv"):
+        columns = [name, f"{name}_low", f"{name}_high"]
+        estimates[f"{name} if rare"] = Estimate(*rates.loc[0, columns])
+    patients, first = Patients.of(target, patient), np.arange(len(target)) % 2 == 0
+    halves = [
+        metric_statistics(patients.part(half), expit(odds[half]), threshold, odds[half])
+        for half in (first, ~first)
+    ]
+    few = min(target[half].sum() for half in (first, ~first)) < Settings().minimum
+    for name in GAPS:
+        gap = group_difference(halves[0][name], halves[1][name])
+        estimates[f"{name}, gap"] = Estimate(gap.value) if few else gap
+    return estimates
+
+
 def equal_models(scenario: Scenario, repetitions: int, seed: int) -> pd.DataFrame:
     """Compare two models that see the same scores through noise of their own, equally strong.
 
     Returns:
-        A row a test part and metric: metric, p, held (whether the interval holds 0).
+        A row a test part and metric: metric, p.
     """
     rng, rows = np.random.default_rng(seed), []
     for _ in range(repetitions):
@@ -145,41 +180,34 @@ def equal_models(scenario: Scenario, repetitions: int, seed: int) -> pd.DataFram
         noisy = [score + 0.5 * rng.normal(size=len(score)) for _ in range(2)]
         models = [metric_statistics(patients, expit(log_odds(one))) for one in noisy]
         for name in COMPARED:
-            gap, p_value = paired_difference(*(model[name] for model in models))
-            rows.append((name, p_value, gap.low <= 0 <= gap.high))
-    return pd.DataFrame(rows, columns=["metric", "p", "held"])
+            rows.append((name, paired_difference(*(model[name] for model in models))[1]))
+    return pd.DataFrame(rows, columns=["metric", "p"])
 
 
 def act(options: Options) -> None:
     """Print both tables as Markdown."""
-    seed, repetitions = options.seed, options.repetitions
-    columns, tests = {}, []
+    held, tests = {}, []
     for scenario in SCENARIOS:
-        found = coverage(scenario, repetitions, seed)
-        columns[scenario.name] = [
-            f"{row.held:.3f}" + (f" ({row.given:.0%} given)" if row.given < 0.995 else "")
-            for row in found.itertuples()
+        found = coverage(scenario, options.repetitions, options.seed)
+        held[scenario.name] = [
+            f"{share:.3f}" if given > 0.995 else f"{share:.3f} ({given:.0%} given)"
+            for share, given in zip(found["held"], found["given"], strict=True)
         ]
-        for metric, rows in equal_models(scenario, repetitions, seed).groupby("metric", sort=False):
-            uniform = kstest(rows["p"].dropna(), "uniform")
-            tests.append(
-                (scenario.name, metric, rows["held"].mean(), (rows["p"] < 0.05).mean(),
-                 uniform.statistic, uniform.pvalue)
-            )  # fmt: skip
+        rows = [f"{metric} at {threshold:g}" for threshold, metric in found.index]
+        table = equal_models(scenario, options.repetitions, options.seed).dropna()
+        for metric in COMPARED:
+            p_values = table.loc[table["metric"] == metric, "p"].to_numpy()
+            uniform = kstest(p_values, "uniform")
+            figures = (p_values < 0.05).mean(), uniform.statistic, uniform.pvalue
+            tests.append([scenario.name, metric, *(f"{figure:.3f}" for figure in figures)])
         print(f"{scenario.name} done", file=sys.stderr, flush=True)
-    rows_of = [f"{metric} at {threshold:g}" for threshold, metric in found.index]
-    print(_markdown(pd.DataFrame(columns, rows_of)))
-    names = ["patients", "metric", "0 held", "p < 0.05", "KS distance", "KS p"]
-    table = pd.DataFrame(tests, columns=names).set_index("patients")
-    print("\n" + _markdown(table.map(lambda x: x if isinstance(x, str) else f"{x:.3f}")))
+    print(_markdown(["interval of", *held], list(zip(rows, *held.values(), strict=True))))
+    print(_markdown(["patients", "metric", "p < 0.05", "KS distance", "KS p"], tests))
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [["", *table.columns], ["---"] * (len(table.columns) + 1)]
-    lines += [
-        [str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)
-    ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(["", *("| " + " | ".join(cells) + " |" for cells in lines)])
 
 
 def main(argv: list[str] | None = None) -> int:

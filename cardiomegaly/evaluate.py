@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cardiomegaly import UserError, cli
+from cardiomegaly.evaluation.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Options:
+class Options(Settings):
     run: Any = field(
         default=None,
         metadata={"help": "folder of a run, or [several], which are averaged and compared"},
@@ -46,13 +47,6 @@ class Options:
     )
     images: str | None = field(default=None, metadata={"help": "folder of the images; a run's own"})
     output: str | None = field(default=None, metadata={"help": "folder for the results"})
-    sensitivity: float = field(default=0.90, metadata={"help": "wanted, for one of the thresholds"})
-    specificity: float = field(default=0.90, metadata={"help": "wanted, for one of the thresholds"})
-    minimum: int = field(
-        default=10, metadata={"help": "positive and negative images that a subgroup needs"}
-    )
-    resamples: int = field(default=2000, metadata={"help": "of the bootstrap over patients"})
-    seed: int = field(default=0, metadata={"help": "of the bootstrap and the folds"})
     flip: bool = field(default=False, metadata={"help": "average each image with its mirror image"})
     boxes: str | None = field(default=None, metadata={"help": "NIH's box list; the one in images"})
     given_boxes: str | None = field(
@@ -62,15 +56,12 @@ class Options:
         default=None, metadata={"help": "judge Grad-CAM; null where grad-cam is installed"}
     )
     device: str = field(default="auto", metadata={"help": "for maps and flips: auto, cpu or cuda"})
-    fraction: float = field(
-        default=0.5, metadata={"help": "of a map's range, above which its box lies"}
-    )
 
 
 def act(options: Options) -> None:
     """Write the evaluation, say it in short and say where it is."""
     # Not imported above: --help and a mistake in the words need none of it.
-    from cardiomegaly.evaluation.assessment import Settings, assess
+    from cardiomegaly.evaluation.assessment import assess
     from cardiomegaly.reports.evaluation_page import write_evaluation
     from cardiomegaly.reports.localise import localise
     from cardiomegaly.reports.subjects import name_runs, subject_of_csv, subject_of_runs
@@ -86,18 +77,14 @@ def act(options: Options) -> None:
         )
     else:
         subject = subject_of_runs(runs, labels, _flipped(options, runs, images))
-    settings = Settings(
-        options.sensitivity, options.specificity, options.minimum, options.resamples, options.seed
-    )
-    assessment = assess(subject.cohort, subject.models, settings)
+    assessment = assess(subject.cohort, subject.models, options)
     localisation = localise(
         subject.images, runs, images,
         boxes=Path(options.boxes) if options.boxes else None,
         given_boxes=Path(options.given_boxes) if options.given_boxes else None,
-        gradcam=options.gradcam, fraction=options.fraction, resamples=options.resamples,
-        seed=options.seed, device=options.device,
+        gradcam=options.gradcam, fraction=options.fraction, device=options.device,
     )  # fmt: skip
-    summary = write_evaluation(output, subject, assessment, localisation, settings, images)
+    summary = write_evaluation(output, subject, assessment, localisation, options, images)
     print("\n".join([*summary, *(f"warning: {warning}" for warning in subject.warnings)]))
     print(f"\nreport: {output / 'evaluation.html'}")
 

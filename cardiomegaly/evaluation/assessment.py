@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation import calibration
@@ -24,7 +25,7 @@ from cardiomegaly.evaluation.influence import (
     ranking_statistics,
     threshold_statistics,
 )
-from cardiomegaly.evaluation.intervals import Patients, interval
+from cardiomegaly.evaluation.intervals import Estimate, Patients, interval
 from cardiomegaly.evaluation.label_audit import LabelAudit, audit_labels
 from cardiomegaly.evaluation.metrics import (
     Array,
@@ -83,28 +84,35 @@ def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) 
     shared = YOUDEN if YOUDEN in cuts else FIXED
     calibrated = _calibrated(fitting, predicted, undefined)
     best = calibrated.get(calibration.PLATT, predicted.test)
-    reliability = {
-        name: calibration.reliability_table(patients, score).assign(method=name)
-        for name, score in calibrated.items()
-    }
     rates = threshold_statistics(patients, predicted.test, cuts[shared])
-    return Assessment(
-        fitted_on=fitting.where,
-        thresholds=_threshold_table(patients, predicted, cuts),
-        shared=shared,
-        calibration=_calibration_table(patients, calibrated, predicted),
-        reliability=pd.concat(reliability.values(), ignore_index=True),
-        prevalence=prevalence_table(interval(rates["sensitivity"]), interval(rates["specificity"])),
-        decision=_or_why(undefined, "decision curve", lambda: decision_curve(target, best)),
-        subgroups=evaluate_subgroups(table, patients, cuts[shared], settings.minimum),
-        shortcuts=_or_why(
+    parts: dict[str, Callable[[], Any]] = {
+        "thresholds": lambda: _threshold_table(patients, predicted, cuts),
+        "calibration": lambda: _calibration_table(patients, calibrated, predicted),
+        "reliability": lambda: _reliability_table(patients, calibrated),
+        "prevalence": lambda: prevalence_table(
+            interval(rates["sensitivity"]), interval(rates["specificity"])
+        ),
+        "decision": lambda: _or_why(
+            undefined, "decision curve", lambda: decision_curve(target, best)
+        ),
+        "subgroups": lambda: evaluate_subgroups(table, patients, cuts[shared], settings.minimum),
+        "shortcuts": lambda: _or_why(
             undefined,
             "shortcuts",
             lambda: evaluate_shortcuts(table, patients, cohort.train, settings.seed),
         ),
-        audit=_audit(cohort, table.assign(called=predicted.test >= cuts[shared]), undefined),
-        comparison=_compared(fitting, models, patients, undefined) if len(models) > 1 else None,
+        "audit": lambda: _audit(
+            cohort, table.assign(called=predicted.test >= cuts[shared]), undefined
+        ),
+        "comparison": lambda: _compared(fitting, models, patients, undefined),
+    }
+    # A bar in a terminal, where it takes longer than seconds.
+    bar = tqdm(parts.items(), "evaluating", delay=3, disable=None, leave=False)
+    return Assessment(
+        fitted_on=fitting.where,
+        shared=shared,
         undefined=undefined,
+        **{name: compute() for name, compute in bar},
     )
 
 
@@ -143,6 +151,7 @@ def _threshold_table(
     whole = ranking_statistics(patients, ranking(probability, predicted.test_logit))
     whole["brier"] = mean_statistic(patients, (probability - patients.target) ** 2)
     estimates = {name: interval(statistic) for name, statistic in whole.items()}
+    estimates["ece"] = Estimate(expected_calibration_error(patients.target, probability))
     rows = []
     for rule, cut in cuts.items():
         called = threshold_statistics(patients, probability, cut)
@@ -163,6 +172,14 @@ def _calibrated(
         if score is not None:
             kept[name] = score
     return kept
+
+
+def _reliability_table(patients: Patients, calibrated: Mapping[str, Array]) -> pd.DataFrame:
+    tables = [
+        calibration.reliability_table(patients, score).assign(method=name)
+        for name, score in calibrated.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _calibration_table(
@@ -193,7 +210,9 @@ def _compared(
     models: Mapping[str, Predicted],
     patients: Patients,
     undefined: dict[str, str],
-) -> pd.DataFrame:
+) -> pd.DataFrame | None:
+    if len(models) < 2:
+        return None
     cuts: dict[str, float | Array] = {}
     for name, predicted in models.items():
         what = f"threshold {YOUDEN} of {name}"

@@ -13,7 +13,14 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from cardiomegaly.evaluation.intervals import Estimate, Patients, Statistic, interval
-from cardiomegaly.evaluation.metrics import Array, Ints, checked, confusion, ranking
+from cardiomegaly.evaluation.metrics import (
+    Array,
+    Ints,
+    checked,
+    confusion,
+    expected_calibration_error,
+    ranking,
+)
 
 
 def mean_statistic(patients: Patients, values: Array) -> Statistic:
@@ -143,7 +150,7 @@ def metric_intervals(
     threshold: float | Array = 0.5,
     logit: ArrayLike | None = None,
 ) -> dict[str, Estimate]:
-    """The metrics of `metric_statistics` with their intervals.
+    """Every metric of the design page with its interval; the calibration error has none.
 
     Args:
         target: (n,) of 0 and 1.
@@ -157,4 +164,5 @@ def metric_intervals(
     """
     truth, score = checked(target, probability)
     statistics = metric_statistics(Patients.of(truth, patient), score, threshold, logit)
-    return {name: interval(statistic) for name, statistic in statistics.items()}
+    estimates = {name: interval(statistic) for name, statistic in statistics.items()}
+    return estimates | {"ece": Estimate(expected_calibration_error(truth, score))}

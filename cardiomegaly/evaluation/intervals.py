@@ -48,8 +48,8 @@ class Estimate:
     """A metric with its 95% interval; nan where it is not defined."""
 
     value: float
-    low: float
-    high: float
+    low: float = float("nan")
+    high: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Patients:
     def sums(self, values: Array) -> Array:
         """Sum values of images over each patient's negative and positive ones: (patients, 2)."""
         place = 2 * self.index + self.target
-        return np.bincount(place, weights=values, minlength=2 * self.number).reshape(-1, 2)
+        sums = np.bincount(place, weights=values, minlength=2 * self.number)
+        return np.asarray(sums, np.float64).reshape(-1, 2)
 
     @cached_property
     def shares(self) -> Array:
@@ -118,11 +119,10 @@ class Statistic:
 def interval(statistic: Statistic, level: float = LEVEL) -> Estimate:
     """Wilson's interval for the number of independent images that tell as much."""
     value, counted = statistic.value, statistic.counted
-    undefined = Estimate(value, float("nan"), float("nan"))
     moves = statistic.moves(LEFT_OUT)
     variance = float(moves @ moves)
     if not np.isfinite([value, variance]).all() or np.count_nonzero(counted) < 2:
-        return undefined
+        return Estimate(value)
     if variance < ROUNDING:
         images, freedom = counted.sum() ** 2 / (counted @ counted), np.inf
     else:
@@ -151,7 +151,7 @@ def paired_difference(first: Statistic, second: Statistic) -> tuple[Estimate, fl
     moves = first.moves(UNBIASED) - second.moves(UNBIASED)
     variance = float(moves @ moves)
     if not np.isfinite([value, variance]).all():
-        return Estimate(value, float("nan"), float("nan")), float("nan")
+        return Estimate(value), float("nan")
     if variance < ROUNDING:
         same = abs(value) < 1e-12
         return Estimate(value, value, value), 1.0 if same else float("nan")

@@ -34,6 +34,9 @@ SOURCES = {
 }
 CODES = {"AP": 1.0, "PA": 0.0, "M": 1.0, "F": 0.0}
 NO_FINDING = "No Finding"
+# Images that a metadata model is fitted on, drawn where there are more: its few numbers need no
+# more, and a million would take minutes.
+FITTED = 50_000
 TREES: dict[str, Any] = {
     "max_iter": 60,
     "max_leaf_nodes": 8,
@@ -150,13 +153,21 @@ def negatives_by_kind(table: pd.DataFrame, patients: Patients) -> pd.DataFrame:
 
 
 def _classify(known: Array, target: Ints, asked: Array, seed: int) -> Array:
-    model = HistGradientBoostingClassifier(**TREES, random_state=seed).fit(known, target)
-    return np.asarray(model.predict_proba(asked)[:, 1])
+    model = HistGradientBoostingClassifier(**TREES, random_state=seed)
+    some = _drawn(len(known), seed)
+    return np.asarray(model.fit(known[some], target[some]).predict_proba(asked)[:, 1])
 
 
 def _regress(known: Array, score: Array, asked: Array, seed: int) -> Array:
-    model = HistGradientBoostingRegressor(**TREES, random_state=seed).fit(known, score)
-    return np.asarray(model.predict(asked))
+    model = HistGradientBoostingRegressor(**TREES, random_state=seed)
+    some = _drawn(len(known), seed)
+    return np.asarray(model.fit(known[some], score[some]).predict(asked))
+
+
+def _drawn(images: int, seed: int) -> Ints:
+    if images <= FITTED:
+        return np.arange(images)
+    return np.random.default_rng(seed).choice(images, FITTED, replace=False)
 
 
 def _held_out(

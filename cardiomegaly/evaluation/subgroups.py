@@ -112,7 +112,7 @@ def _judge(part: pd.DataFrame, patients: Patients, cut: Array) -> dict[str, Stat
 
 
 def _figures(statistics: dict[str, Statistic]) -> dict[str, float]:
-    row = {}
+    row: dict[str, float] = {}
     for name, statistic in statistics.items():
         one = interval(statistic)
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}

@@ -11,8 +11,9 @@ from scipy.special import logit
 
 from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.evaluation.assessment import Assessment, Settings
+from cardiomegaly.evaluation.assessment import Assessment
 from cardiomegaly.evaluation.metrics import ranking
+from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports import evaluation_plots as draw
 from cardiomegaly.reports.evaluation_tables import reader_tables
 from cardiomegaly.reports.localise import Localisation
@@ -101,10 +102,9 @@ def _as_dict(
         "n_positive": int(test["target"].sum()),
         "fitted_on": assessment.fitted_on,
         "shared_threshold": assessment.shared,
-        "auroc_delong": asdict(assessment.delong),
         "label_audit": audit.counts if audit else None,
-        "subgroup_gaps_in_words": assessment.subgroups.words,
-        "shortcuts_in_words": shortcuts.words if shortcuts else None,
+        "subgroup_gaps_in_words": assessment.subgroups.sentences,
+        "shortcuts_in_words": shortcuts.sentences if shortcuts else None,
         "metadata_model_fitted_on": shortcuts.fitted_on if shortcuts else None,
         "undefined": assessment.undefined,
         "notes": localisation.notes,
@@ -128,7 +128,8 @@ def _draw(
     plot_precision_recall(curves, plots / "precision_recall.png", mark)
     draw.plot_reliability(assessment.reliability, plots / "reliability.png")
     draw.plot_prevalence(assessment.prevalence, plots / "prevalence.png")
-    auroc, forest = assessment.delong.value, draw.plot_forest
+    auroc = float(rows.loc[rows["metric"] == "auroc", "value"].iloc[0])
+    forest = draw.plot_forest
     if assessment.decision is not None:
         draw.plot_decision(assessment.decision, plots / "decision_curve.png")
     if assessment.comparison is not None:

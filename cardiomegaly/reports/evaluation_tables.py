@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cardiomegaly.evaluation.assessment import Assessment, Settings
+from cardiomegaly.evaluation.assessment import Assessment
+from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports.localise import Localisation
 from cardiomegaly.reports.pages import (
     METRICS,
     RANKING,
     THRESHOLDED,
     interval_column,
-    with_interval,
 )
 from cardiomegaly.reports.subjects import Subject
 
@@ -26,7 +26,7 @@ def reader_tables(
     subject: Subject, assessment: Assessment, localisation: Localisation, settings: Settings
 ) -> dict[str, Any]:
     """Every table of the page by the name that the template has for it; what is undefined lacks."""
-    origin = subject.origin | {"seed of the bootstrap": str(settings.seed)}
+    origin = subject.origin | {"seed of the folds": str(settings.seed)}
     tables: dict[str, Any] = {
         "ranking": _ranking(assessment),
         "by_threshold": _by_threshold(assessment.thresholds),
@@ -56,13 +56,9 @@ def reader_tables(
 
 
 def _ranking(assessment: Assessment) -> pd.DataFrame:
-    rows, delong = assessment.thresholds, assessment.delong
+    rows = assessment.thresholds
     rows = rows[rows["rule"] == rows["rule"].iloc[0]].set_index("metric").loc[list(RANKING)]
-    table = pd.DataFrame(
-        {"whole test part": interval_column(rows, "value")}, list(RANKING.values())
-    )
-    table.loc["AUROC, interval by DeLong"] = with_interval(delong.value, delong.low, delong.high)
-    return table
+    return pd.DataFrame({"whole test part": interval_column(rows, "value")}, list(RANKING.values()))
 
 
 def _by_threshold(rows: pd.DataFrame) -> pd.DataFrame:
@@ -76,17 +72,16 @@ def _by_threshold(rows: pd.DataFrame) -> pd.DataFrame:
 def _comparison(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows[["first", "second"]].assign(metric=rows["metric"].map(METRICS))
     table["difference"] = interval_column(rows, "difference")
-    for kind, name in (("bootstrap", "p, bootstrap"), ("delong", "p, DeLong")):
-        values = rows[f"p_{kind}_holm"]
-        table[name] = ["< 0.001" if value < 0.001 else value for value in values]
+    table["p"] = ["< 0.001" if value < 0.001 else value for value in rows["p_holm"]]
     return table
 
 
 def _calibration(rows: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"Brier score": interval_column(rows, "brier", "brier_")})
     table[BRIER_PARTS] = rows[BRIER_PARTS].map("{:.4f}".format)
-    table["ECE"] = interval_column(rows, "ece", "ece_")
-    return table.join(rows[["slope", "intercept"]]).set_axis(list(rows["method"]))
+    return table.join(rows[["ece", "slope", "intercept"]].rename(columns={"ece": "ECE"})).set_axis(
+        list(rows["method"])
+    )
 
 
 def _prevalence(rows: pd.DataFrame) -> pd.DataFrame:

@@ -62,8 +62,6 @@ def localise(
     given_boxes: Path | None = None,
     gradcam: bool | None,
     fraction: float,
-    resamples: int,
-    seed: int,
     device: str,
 ) -> Localisation:
     """Judge maps and given boxes on the boxed hearts among images, training images by themselves.
@@ -76,7 +74,6 @@ def localise(
         given_boxes: a list of boxes to judge.
         gradcam: judge Grad-CAM; None where its package is installed.
         fraction: of a map's range, above which its box lies.
-        resamples, seed: of the bootstrap over patients.
         device: auto, cpu or cuda.
 
     Raises:
@@ -117,7 +114,7 @@ def localise(
             scores["boxes given"] = score_boxes(_given(given_boxes, names), true)
         if not scores:
             continue
-        summary = summarise(scores, true, rows["patient_id"].tolist(), resamples, seed)
+        summary = summarise(scores, true, rows["patient_id"].tolist())
         summaries.append(summary.assign(part=part, n_images=len(rows)))
         rows_of_images += [
             table.assign(image=names, part=part, method=name) for name, table in scores.items()

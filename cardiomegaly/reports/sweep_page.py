@@ -10,8 +10,7 @@ import pandas as pd
 
 from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.evaluation.localisation import FRACTION
-from cardiomegaly.evaluation.uncertainty import RESAMPLES
+from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports.localise import Localisation, localise
 from cardiomegaly.reports.origin import data_root, read_split
 from cardiomegaly.reports.pages import (
@@ -44,7 +43,6 @@ ORIGIN = (
 def report_sweep(
     folder: Path | str,
     ledger: pd.DataFrame | None = None,
-    resamples: int = RESAMPLES,
     device: str = "auto",
 ) -> tuple[list[str], list[str]]:
     """Write summary.csv, summary.md and report.html into a sweep's folder, finished or not.
@@ -52,7 +50,6 @@ def report_sweep(
     Args:
         folder: the sweep's folder.
         ledger: job, status, overrides, run_dir, error, started, host of every job of the sweep.
-        resamples: of the patient bootstrap behind the intervals.
         device: on which the best run's maps are computed: auto, cpu or cuda.
 
     Returns:
@@ -61,9 +58,9 @@ def report_sweep(
     Raises:
         UserError: there is no such folder, or neither a run nor a ledger in it.
     """
-    sweep = read_sweep(folder, ledger, resamples)
+    sweep = read_sweep(folder, ledger)
     best = best_run(sweep)
-    looks = Localisation() if best is None else locate(best, resamples, device)
+    looks = Localisation() if best is None else locate(best, device)
     warnings, now = sweep_warnings(sweep), datetime.now().astimezone()
     tables = {"study": study_table(sweep)}
     if sweep.runs:
@@ -85,7 +82,7 @@ def report_sweep(
     return write_report("sweep.md", folder / "summary.md", folder / "report.html", values), warnings
 
 
-def locate(run: Run, resamples: int, device: str) -> Localisation:
+def locate(run: Run, device: str) -> Localisation:
     """Judge a run's attention on the boxed hearts that it was not trained on, if they are there."""
     root = data_root(run)
     try:
@@ -93,7 +90,7 @@ def locate(run: Run, resamples: int, device: str) -> Localisation:
         return localise(
             images[images["part"] != "train"], {run.name: run},
             None if root is None else ImageFolder(root),
-            gradcam=False, fraction=FRACTION, resamples=resamples, seed=0, device=device,
+            gradcam=False, fraction=Settings().fraction, device=device,
         )  # fmt: skip
     except UserError as error:
         return Localisation(notes=[str(error)])

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cardiomegaly.evaluation.uncertainty import Estimate, draw_patients, metric_intervals
+from cardiomegaly.evaluation.influence import metric_intervals
+from cardiomegaly.evaluation.intervals import Estimate
 from cardiomegaly.reports.origin import smoke_reasons
 from cardiomegaly.reports.pages import METRICS, interval_column
 from cardiomegaly.reports.published import BACKBONES, study_figure
@@ -52,20 +53,19 @@ class Sweep:
     jobs: pd.DataFrame
 
 
-def read_sweep(folder: Path | str, ledger: pd.DataFrame | None, resamples: int) -> Sweep:
+def read_sweep(folder: Path | str, ledger: pd.DataFrame | None) -> Sweep:
     """Read every run below a folder and judge the finished ones on their test part.
 
     Args:
         folder: the sweep's folder.
         ledger: as in `read_runs`.
-        resamples: of the patient bootstrap behind the intervals.
 
     Raises:
         UserError: as `read_runs`.
     """
     runs, jobs = read_runs(folder, ledger)
     variables = distinguishing(runs)
-    rows = [_row(run, variables, resamples) for run in runs]
+    rows = [_row(run, variables) for run in runs]
     table = pd.DataFrame(rows, columns=None if rows else ["label", *VARIABLES, *METRICS])
     for name in table.columns.intersection(list(NUMBERS)):
         table[name] = pd.to_numeric(table[name], errors="coerce")
@@ -76,7 +76,7 @@ def read_sweep(folder: Path | str, ledger: pd.DataFrame | None, resamples: int) 
     return Sweep(Path(folder), runs, variables, table, jobs)
 
 
-def _row(run: Run, variables: list[str], resamples: int) -> dict[str, Any]:
+def _row(run: Run, variables: list[str]) -> dict[str, Any]:
     settings = {key: setting(run, key) for key in variables}
     configuration = {key: value for key, value in settings.items() if key != "seed"}
     rest = {key: configuration[key] for key in configuration if key not in ("backbone", "balance")}
@@ -87,9 +87,8 @@ def _row(run: Run, variables: list[str], resamples: int) -> dict[str, Any]:
     test, threshold = run.part("test"), run.metrics["test"].get("threshold", 0.5)
     estimates: dict[str, Estimate] = {}
     if len(test):
-        draws = draw_patients(test["target"], test["patient_id"], resamples)
-        logit = test.get("logit")
-        estimates = metric_intervals(test["target"], test["probability"], draws, threshold, logit)
+        columns = test["target"], test["probability"], test["patient_id"]
+        estimates = metric_intervals(*columns, threshold, test.get("logit"))
     for name in METRICS:
         estimate = estimates.get(name, NOT_COMPUTED)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
