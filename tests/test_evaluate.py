@@ -40,7 +40,8 @@ def rows(found: dict[str, Any], table: str) -> pd.DataFrame:
 
 
 def auroc(found: dict[str, Any]) -> float:
-    return float(rows(found, "thresholds").set_index("metric").loc["auroc", "value"].iloc[0])
+    table = rows(found, "thresholds").set_index(["rule", "metric"])
+    return float(table.loc[("fixed", "auroc"), "value"])
 
 
 def write(path: Path, table: pd.DataFrame) -> Path:
