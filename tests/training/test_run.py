@@ -20,7 +20,7 @@ from cardiomegaly import RunError, UserError, config
 from cardiomegaly.data import transfer
 from cardiomegaly.data.split import split_hash
 from cardiomegaly.model.predictor import Predictor, load_classifier, read_checkpoint
-from cardiomegaly.reports.origin import smoke_reasons
+from cardiomegaly.reports.run_description import smoke_reasons
 from cardiomegaly.train import train_and_report
 from cardiomegaly.training import device, trainer
 from cardiomegaly.training.callbacks import PatientEarlyStopping
