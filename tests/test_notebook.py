@@ -15,14 +15,16 @@ NOTEBOOK = words.repository() / "docs" / "use.ipynb"
 
 
 def test_the_notebook_runs(
-    onnx_file: Path, phantom_root: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODEL", str(onnx_file))
     monkeypatch.setenv("IMAGE", str(next((phantom_root / "images").iterdir())))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    here = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, resources=here).execute()
     table, figure = (cell["outputs"][-1]["data"] for cell in notebook.cells[-2:])
-    assert "probability_raw" in table["text/plain"] and "image/png" in figure
+    assert "probability" in table["text/plain"] and "image/png" in figure
+    assert (tmp_path / "explained.png").is_file()
 
 
 def test_the_notebook_is_the_page() -> None:

@@ -6,6 +6,7 @@ map puts less of itself into the heart box than that, the picture says so.
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,12 @@ class Explanation:
     def figure(self) -> Figure:
         """The image beside its maps, as a matplotlib figure."""
         return draw([self])
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 def draw(explanations: Sequence[Explanation]) -> Figure:

@@ -19,6 +19,7 @@ from cardiomegaly.reports.pages import write_report
 FINDING = "Cardiomegaly"
 BLIND = "mean heart box"  # of other images: it never saw this one
 DPI = 130
+WHOLE = 1.0  # fraction of a map for its box, which is not judged here
 SHEET = 24  # images on the contact sheet and on the page: more than anybody looks at
 
 
@@ -43,7 +44,7 @@ class HeartBoxes:
             return
         explanation.box = self.boxes[row]
         for name, saliency in explanation.maps.items():
-            score = score_maps([saliency], self.boxes[row : row + 1]).iloc[0]
+            score = score_maps([saliency], self.boxes[row : row + 1], WHOLE).iloc[0]
             explanation.scores[name] = MapScore(
                 bool(score["pointing"]),
                 float(score["energy"]),
