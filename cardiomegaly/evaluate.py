@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from cardiomegaly import UserError, cli
+from cardiomegaly.evaluation.settings import Settings
 
 
 @dataclass
-class Options:
+class Options(Settings):
     run: Any = cli.option("folder of a run, or [several], which are averaged and compared")
     predictions: Path | None = cli.option("CSV file of anybody's predictions, instead of run")
     labels: Path | None = cli.option("NIH's label file; a run knows its own")
@@ -29,17 +30,11 @@ class Options:
     probability_column: str = cli.option("column of the probabilities, 0 to 1", "probability")
     images: Path | None = cli.option("folder of the images; a run's own")
     output: Path | None = cli.option("folder for the results")
-    sensitivity: float = cli.option("wanted, for one of the thresholds", 0.90)
-    specificity: float = cli.option("wanted, for one of the thresholds", 0.90)
-    minimum: int = cli.option("positive and negative images that a subgroup needs", 10)
-    resamples: int = cli.option("of the bootstrap over patients", 2000)
-    seed: int = cli.option("of the bootstrap and the folds", 0)
     flip: bool = cli.option("average each image with its mirror image", False)
     boxes: Path | None = cli.option("NIH's box list; the one in images")
     given_boxes: Path | None = cli.option("boxes to judge, a list like NIH's")
     gradcam: bool | None = cli.option("judge Grad-CAM; null where grad-cam is installed")
     device: str = cli.option("for maps and flips: auto, cpu or cuda", "auto")
-    fraction: float = cli.option("of a map's range, above which its box lies", 0.5)
 
 
 def act(options: Options) -> None:
@@ -47,7 +42,7 @@ def act(options: Options) -> None:
     folders, output = _check(options)
     # Not imported above: --help and a mistake in the words need none of it.
     from cardiomegaly.data.image_folder import ImageFolder
-    from cardiomegaly.evaluation.assessment import Settings, assess
+    from cardiomegaly.evaluation.assessment import assess
     from cardiomegaly.reports.ensemble import average_flips
     from cardiomegaly.reports.evaluation_inputs import inputs_of_csv, inputs_of_runs, name_runs
     from cardiomegaly.reports.evaluation_page import write_evaluation
@@ -71,16 +66,12 @@ def act(options: Options) -> None:
     else:
         flips = {name: average_flips(run, images, options.device) for name, run in runs.items()}
         inputs = inputs_of_runs(runs, labels, flips)
-    settings = Settings(
-        options.sensitivity, options.specificity, options.minimum, options.resamples, options.seed
-    )
-    assessment = assess(inputs.cohort, inputs.models, settings)
+    assessment = assess(inputs.cohort, inputs.models, options)
     localisation = localise(
         inputs.images, runs, images, boxes=options.boxes, given_boxes=options.given_boxes,
-        gradcam=options.gradcam, fraction=options.fraction, resamples=options.resamples,
-        seed=options.seed, device=options.device,
+        gradcam=options.gradcam, fraction=options.fraction, device=options.device,
     )  # fmt: skip
-    print(write_evaluation(output, inputs, assessment, localisation, settings, images))
+    print(write_evaluation(output, inputs, assessment, localisation, options, images))
 
 
 def _check(options: Options) -> tuple[list[Path], Path]:

@@ -17,7 +17,6 @@ from cardiomegaly import cli
 @dataclass
 class Options:
     sweep: Path = cli.option("folder of the sweep", MISSING)
-    resamples: int = cli.option("of the bootstrap behind the intervals", 2000)
     device: str = cli.option("for the best run's maps: auto, cpu or cuda", "auto")
 
 
@@ -30,7 +29,7 @@ def act(options: Options) -> None:
     folder = options.sweep
     # A folder of runs that no sweep has kept a ledger for is reported as well.
     ledger = read_ledger(folder) if (folder / LEDGER).is_dir() else None
-    print(report_sweep(folder, ledger, options.resamples, options.device))
+    print(report_sweep(folder, ledger, options.device))
 
 
 def main(argv: list[str] | None = None) -> int:
