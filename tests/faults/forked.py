@@ -22,6 +22,12 @@ IMPORTED_BEFORE = [
     "cardiomegaly.reports.sweep_page", "cardiomegaly.sweep.callback", "cardiomegaly.train",
     "pytorch_lightning.loggers", "tests.faults.forked",
 ]  # fmt: skip
+TINY = [  # words of a training that takes 2 seconds; data.root is not among them
+    "data=nih", "data.cache=cache", "cohort=all", "split.fractions=[0.5,0.25,0.25]",
+    "backbone.weights=none", "backbone.name=test_resnet", "backbone.model=test_resnet",
+    "backbone.last_stage=[layer4]", "backbone.image_size=64", "trainer=cpu",
+    "trainer.precision=32-true", "trainer.max_epochs=16", "trainer.batch_size=6", "logger=none",
+]  # fmt: skip
 Place = tuple[str, str, int]  # module, what is called there, the call before which to die
 
 

@@ -26,12 +26,6 @@ from cardiomegaly.data.phantom.cohort import generate_phantom
 from tests.faults import forked
 
 IMAGES, SIZE = 60, 64
-SMALL = [
-    "data=nih", "data.cache=cache", "cohort=all", "split.fractions=[0.5,0.25,0.25]",
-    "backbone.weights=none", "backbone.name=test_resnet", "backbone.model=test_resnet",
-    "backbone.last_stage=[layer4]", "backbone.image_size=64", "trainer=cpu",
-    "trainer.precision=32-true", "trainer.max_epochs=16", "trainer.batch_size=6", "logger=none",
-]  # fmt: skip
 TRAINED = ("none", "last_stage", "all")
 IMPORTING = 0.4  # of the time of a DDP training, of two new processes
 LATEST = 1.2  # of the time until the predictions are written: plots come after
@@ -52,7 +46,7 @@ class Mode:
 
     Attributes:
         name: in the table.
-        words: of the command, besides `SMALL`.
+        words: of the command, besides `forked.TINY`.
         sweep: whether it is a sweep of two jobs.
     """
 
@@ -203,7 +197,7 @@ def soak(options: Options) -> int:
     if folder.exists():
         raise UserError(f"folder: {folder} is there already; remove it or give another")
     generate_phantom(folder / "phantom", images=IMAGES, size=SIZE, seed=0, label_noise=0.0)
-    data = [*SMALL, f"data.root={folder / 'phantom'}"]
+    data = [*forked.TINY, f"data.root={folder / 'phantom'}"]
     rng = np.random.default_rng(options.seed)
     forked.run(["--help"], folder)  # now everything is imported
     known: dict[str, tuple[dict[str, bytes], float]] = {}
