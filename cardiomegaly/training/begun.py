@@ -1,18 +1,45 @@
-"""What a run was begun with: its split and label file, which a resumed run must find unchanged."""
+"""How a run begins: alone in its folder, with a split and a label file that it must find again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
+from pytorch_lightning.utilities import rank_zero_only
 
 from cardiomegaly import UserError
 from cardiomegaly.training.files import csv_text, sha256, write_csv, write_json
 from cardiomegaly.training.record import SPLIT, check_hash
+from cardiomegaly.training.resume import LOCK
 
 BEGUN = "run.json"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second training out of a run folder; the processes of a distributed one are one.
+
+    Raises:
+        UserError: another process trains into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    if rank_zero_only.rank == 0:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"another process trains into {folder}: wait for its end, or give another folder"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_begun(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cardiomegaly.training.record import read_run
 from tests.faults import forked
 from tests.faults.conftest import said
 
@@ -25,7 +26,7 @@ STAGES = [
     ),
     pytest.param(
         ("cardiomegaly.training.checkpoints", "AtomicCheckpointIO.save_checkpoint", 2),
-        id="between-best-and-last",
+        id="between-best-and-last", marks=SLOW,
     ),
     pytest.param(
         ("cardiomegaly.model.predictor", "Predictor.predict_batches", 2),
@@ -46,3 +47,16 @@ def test_killed_at_a_stage(
     assert (tmp_path / "run" / "plots" / "confusion_matrix.png").is_file()
     left = [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
     assert left == []
+
+
+def test_killed_after_it_had_stopped_early(tiny: list[str], tmp_path: Path) -> None:
+    """It trains no further: the soak's first difference."""
+    words = [*tiny, "trainer.patience=1", "trainer.max_epochs=9"]
+    place = ("cardiomegaly.model.predictor", "Predictor.predict_batches", 1)
+    assert forked.run([*words, "hydra.run.dir=whole"], tmp_path) == 0, said(tmp_path)
+    assert forked.run([*words, "hydra.run.dir=run"], tmp_path, place) == KILLED, said(tmp_path)
+    assert forked.run(["resume=run"], tmp_path) == 0, said(tmp_path)
+    ours, whole = (read_run(tmp_path / name) for name in ("run", "whole"))
+    assert len(whole.history) < 9
+    assert len(ours.history) == len(whole.history)
+    pd.testing.assert_frame_equal(ours.predictions, whole.predictions, check_exact=True)
