@@ -19,6 +19,7 @@ CONF_DIR = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1
 
 MONITORED = ("auroc", "average_precision", "f1", "loss", "sensitivity", "specificity")
 VIEWS = ("PA", "AP")
+FITS = ("stretch", "pad", "crop")
 TRUSTED = ("cardiomegaly.model.heads",)  # modules whose classes anybody's run may name
 TRAINABLE = ("none", "last_stage", "all")
 
@@ -76,6 +77,7 @@ class DataConfig:
         name: of the choice in `conf/data`.
         root: folder with the label file and the images, wherever below it they lie.
         labels: name of the label file; null finds `Data_Entry_2017*.csv`.
+        fit: how an image that is not square becomes so: see `data.images.fit_image`.
         cache: folder for decoded images.
         workers: loader processes; null chooses for the machine.
         prefetch: batches that each worker prepares in advance.
@@ -85,12 +87,14 @@ class DataConfig:
     name: str
     root: str
     labels: str | None
+    fit: str
     cache: str
     workers: int | None
     prefetch: int
     phantom: PhantomConfig | None
 
     def __post_init__(self) -> None:
+        _require(self.fit in FITS, "data.fit", f"must be one of {', '.join(FITS)}", self.fit)
         some = self.workers is None or self.workers >= 0
         _require(some, "data.workers", "must be null or at least 0", self.workers)
         _require(self.prefetch >= 1, "data.prefetch", "must be at least 1", self.prefetch)

@@ -22,7 +22,7 @@ from cardiomegaly import UserError, cli
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cardiomegaly.data.images import ImageFolder
+    from cardiomegaly.data.image_folder import ImageFolder
     from cardiomegaly.training.record import Run
 
 
@@ -142,7 +142,7 @@ def _labels(options: Options, runs: dict[str, Run]) -> Path | None:
 
 def _images(options: Options, runs: dict[str, Run]) -> ImageFolder | None:
     """The folder of images given, or that of the first run if it is still there."""
-    from cardiomegaly.data.images import ImageFolder
+    from cardiomegaly.data.image_folder import ImageFolder
     from cardiomegaly.reports.origin import data_root
 
     own = data_root(next(iter(runs.values()))) if runs else None

@@ -26,7 +26,11 @@ IMAGES = 90
 
 
 def pytest_configure() -> None:
-    """One thread a process, here and in the commands that tests start: they run side by side."""
+    """One thread a process, here and in the commands that tests start: they run side by side.
+
+    A shell starts what it runs in the background deaf to Ctrl-C, and so would the tests be.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

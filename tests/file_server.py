@@ -12,7 +12,7 @@ from threading import Event, Thread
 import pytest
 from huggingface_hub import constants
 
-from cardiomegaly.model import weight_files
+from cardiomegaly.model import resnet152v2
 
 
 @dataclass
@@ -132,10 +132,10 @@ def closed_url() -> str:
 
 def weights_from(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hub and Keras' storage be at an address of ours, and our caches be empty."""
-    keras = f"{address}/{weight_files.RESNET152V2_URL.rpartition('/')[2]}"
+    keras = f"{address}/{resnet152v2.URL.rpartition('/')[2]}"
     monkeypatch.setenv("CARDIOMEGALY_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
     monkeypatch.setattr(constants, "ENDPOINT", address)
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(weight_files, "RESNET152V2_URL", keras)
+    monkeypatch.setattr(resnet152v2, "URL", keras)

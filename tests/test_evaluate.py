@@ -187,7 +187,10 @@ def test_a_planted_shortcut_is_found(heart: bool, tmp_path: Path) -> None:
     bias = 0.1 if heart else 1.0
     generate_phantom(root, images=300, size=64, seed=3, label_noise=0, heart=heart, view_bias=bias)
     labels = read_labels(root / "Data_Entry_2017.csv")
-    pixels = [decode_image(root / "images" / name, 16).ravel() / 255 for name in labels["image"]]
+    pixels = [
+        decode_image(root / "images" / name, 16, "stretch").ravel() / 255
+        for name in labels["image"]
+    ]
     tested = labels["image"].isin((root / "test_list.txt").read_text().split()).to_numpy()
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     model.fit(np.stack(pixels)[~tested], labels["target"][~tested])

@@ -23,7 +23,7 @@ from cardiomegaly.data.dataset import (
     fill_image_store,
     open_image_store,
 )
-from cardiomegaly.data.images import MOST_NAMED, SMALLEST, decode_image, name_some
+from cardiomegaly.data.images import MOST_NAMED, name_some, read_image
 from cardiomegaly.data.labels import LabelledImages, load_labelled_images
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.data.sampler import SequentialBatches, TrainingBatches
@@ -123,7 +123,8 @@ class CardiomegalyDataModule(LightningDataModule):
     @cached_property
     def store(self) -> RowStore:
         """The decoded images."""
-        return open_image_store(Path(self.data.root), Path(self.data.cache), self.image_size)
+        root, cache = Path(self.data.root), Path(self.data.cache)
+        return open_image_store(root, cache, self.image_size, self.data.fit)
 
     def _draw_cohort(self) -> pd.DataFrame:
         return split.draw_cohort(
@@ -241,7 +242,7 @@ def choose_workers(on_gpu: bool) -> int:
 def _reason(path: str) -> str:
     """Why an image cannot be read."""
     try:
-        decode_image(path, SMALLEST)
+        read_image(path)
     except (UserError, OSError) as error:
         return str(error)
     return f"{path} could not be read before"

@@ -22,20 +22,22 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cardiomegaly import UserError
-from cardiomegaly.data.images import ImageFile, Pixels, decode_image, decode_images
+from cardiomegaly.data.image_folder import ImageFile
+from cardiomegaly.data.images import Pixels, decode_image, decode_images
 from cardiomegaly.data.sampler import BatchKey
 from cardiomegaly.data.store import ABSENT, RowStore
 
 log = logging.getLogger(__name__)
-FORMAT = 2  # raise when the pixels of the same file would come out otherwise
+FORMAT = 3  # raise when the pixels of the same file would come out otherwise
 CHUNK = 512  # images that reach the disk together
 
 Batch = dict[str, torch.Tensor]
 
 
-def open_image_store(root: Path, cache_dir: Path, size: int) -> RowStore:
+def open_image_store(root: Path, cache_dir: Path, size: int, fit: str) -> RowStore:
     """The store of the images of a data folder, decoded to (size, size) `uint8`."""
     about = {"rows": "images", "root": str(root.resolve()), "size": size, "format": FORMAT}
+    about["fit"] = fit
     digest = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
     return RowStore(cache_dir / f"images-{size}px-{digest}", (size, size), "uint8", about)
 
@@ -55,7 +57,8 @@ def fill_image_store(
         progress: show a progress bar.
 
     Raises:
-        UserError: the disk lacks room or cannot be written.
+        UserError: the disk lacks room or cannot be written, or a package that DICOM needs is not
+            installed.
     """
 
     def absent() -> pd.DataFrame:
@@ -71,7 +74,9 @@ def fill_image_store(
             for start in range(0, len(todo), CHUNK):
                 chunk = todo[start : start + CHUNK]
                 rows: dict[int, Pixels | None] = {}
-                decoded = decode_images(chunk["path"].tolist(), store.row_shape[0], workers)
+                decoded = decode_images(
+                    chunk["path"].tolist(), store.row_shape[0], store.about["fit"], workers
+                )
                 for key, pixels in zip(chunk["key"], decoded, strict=True):
                     if not isinstance(pixels, OSError):
                         rows[key] = None if isinstance(pixels, UserError) else pixels
@@ -111,7 +116,7 @@ class StoredImages:
                 f"{path} was changed after the start, and its pixels in {self.store.folder} are "
                 "damaged: start again (resume=FOLDER goes on with a training)"
             )
-        return decode_image(path, self.store.row_shape[0])
+        return decode_image(path, self.store.row_shape[0], self.store.about["fit"])
 
     def _mend(self, positions: NDArray[np.int64], pixels: Pixels) -> None:
         """Write images anew, unless the store is read-only or another process writes just now."""

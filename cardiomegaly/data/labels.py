@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cardiomegaly import UserError
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 
 FINDING = "Cardiomegaly"
 FINDINGS = (

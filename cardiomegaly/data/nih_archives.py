@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cardiomegaly import UserError
 from cardiomegaly.data.download import download
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 
 NIH = "https://nihcc.box.com/shared/static"
 PAUSES = (1.0, 5.0, 30.0)  # seconds before an archive is asked for again

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.data.labels import find_label_file, read_labels
 
 SIZE = (1024, 1024)  # width and height of NIH's images

@@ -3,7 +3,7 @@
 Design choices: normalisation belongs to the network, so nobody can forget it; a frozen network
 runs without gradients and keeps batch norm in eval mode, whatever `train()` says, and on the
 processor with its batch norms folded; weights are loaded from a file by
-`model.weight_files`, never by timm at construction.
+`model.weights`, never by timm at construction.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.building import check_trusted
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.model.saliency import gradcam_maps
-from cardiomegaly.model.weight_files import check_fit
+from cardiomegaly.model.weights import check_fit
 
 PREFIX = "classifier."  # of the network's tensors in a checkpoint
 

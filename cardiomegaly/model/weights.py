@@ -1,4 +1,4 @@
-"""Which weights a backbone starts from, and where they are found.
+"""Weights of a backbone: which it starts from, where they are found, how a file is loaded.
 
 Pretrained weights are looked for in our cache folder (`$CARDIOMEGALY_CACHE` or
 `~/.cache/cardiomegaly`, subfolder `weights`), where a file may also be put by hand, then in the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,14 @@ import timm
 import torch
 from filelock import FileLock
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-import cardiomegaly.model.inceptionv3
-import cardiomegaly.model.resnet152v2  # noqa: F401  (both register their network with timm)
+import cardiomegaly.model.inceptionv3  # noqa: F401  (registers its network with timm)
 from cardiomegaly import UserError
-from cardiomegaly.model import weight_files
+from cardiomegaly.model import resnet152v2
 
+NAMED = 3  # tensors of each kind that an error names
 Download = Callable[[str, Path, str], None]  # URL, where to, checksum; see `data.download.download`
 
 
@@ -134,7 +136,7 @@ def pretrained_weights(timm_name: str) -> PretrainedWeights:
         cfg = None
     architecture = timm_name.partition(".")[0]
     if cfg is not None and architecture == "resnet152v2":
-        url, md5 = weight_files.RESNET152V2_URL, weight_files.RESNET152V2_MD5
+        url, md5 = resnet152v2.URL, resnet152v2.MD5
         return PretrainedWeights(f"resnet152v2.{cfg.tag}", url, f"md5:{md5}", "")
     if cfg is None or not cfg.hf_hub_id:
         known = timm.list_models(f"{architecture}.*", pretrained=True)
@@ -181,6 +183,76 @@ def digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a file into a timm model, all of it; only a classifier that the model lacks is dropped.
+
+    Raises:
+        UserError: the file cannot be read, or does not fit; says what is missing, unexpected or
+            of another shape.
+    """
+    state = read_state(path)
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if adapt is not None:  # some of timm's networks rename what older files hold
+        state = adapt(state, model)
+    own = model.state_dict()
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    for name in (classifier,) if isinstance(classifier, str) else classifier:
+        for key in (f"{name}.weight", f"{name}.bias"):
+            if key not in own:
+                state.pop(key, None)
+    check_fit(path, state, own)
+    model.load_state_dict(own | state)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, a torch state dict or Keras' HDF5, by name.
+
+    Raises:
+        UserError: none of these, or broken.
+    """
+    if path.suffix in (".h5", ".hdf5"):
+        return resnet152v2.read_keras_weights(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a readable file of weights ({' '.join(str(error).split())[:200]}); "
+            "safetensors, a torch state dict (.pt, .pth, .bin) and Keras' .h5 are"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise UserError(
+            f"{path}: holds {type(state).__name__}, must be a plain state dict of names and tensors"
+        )
+    return dict(state)
+
+
+def check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Refuse weights that are not exactly those of a network with the state dict `own`.
+
+    Raises:
+        UserError: names how many are missing, unexpected or of another shape, and the first few.
+    """
+    counters = "num_batches_tracked"  # of batch norm's, which not every file holds
+    problems = {
+        "missing": [key for key in own if key not in state and not key.endswith(counters)],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} is {tuple(state[key].shape)}, must be {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+    }
+    told = [
+        f"{len(names)} {kind} ({'; '.join(names[:NAMED])}{'; ...' if len(names) > NAMED else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
+    if told:
+        raise UserError(f"{path}: these weights are of another network: {', '.join(told)}")
+
+
 def convert_keras(source: Path, target: Path) -> None:
     """Write Keras' HDF5 weights of ResNet152V2 (without its classifier) as safetensors.
 
@@ -189,10 +261,10 @@ def convert_keras(source: Path, target: Path) -> None:
     """
     if not source.is_file():
         raise UserError(f"source={source}: there is no such file")
-    state = weight_files.read_keras_weights(source)
+    state = resnet152v2.read_keras_weights(source)
     with torch.device("meta"):
         own = timm.create_model("resnet152v2", num_classes=0).state_dict()
-    weight_files.check_fit(source, state, own)
+    check_fit(source, state, own)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     save_file(state, part, metadata={"format": "pt", "source": source.name})

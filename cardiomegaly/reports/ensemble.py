@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logsumexp
 
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.comparison import common_images
 from cardiomegaly.training.record import Run
 

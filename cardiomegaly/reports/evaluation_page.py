@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import logit
 
 from cardiomegaly import UserError
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.assessment import Assessment, Settings
 from cardiomegaly.evaluation.metrics import ranking
 from cardiomegaly.reports import evaluation_plots as draw

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cardiomegaly import UserError
 from cardiomegaly.data.boxes import NUMBERS, read_boxes
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.data.labels import FINDING
 from cardiomegaly.evaluation.localisation import score_boxes, score_maps, summarise
 from cardiomegaly.training.record import Run

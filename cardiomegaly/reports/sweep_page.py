@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cardiomegaly import UserError
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.localisation import FRACTION
 from cardiomegaly.evaluation.uncertainty import RESAMPLES
 from cardiomegaly.reports.localise import Localisation, localise

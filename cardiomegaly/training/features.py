@@ -209,6 +209,7 @@ def _open_store(config: Config, backbone: Backbone, precision: str) -> RowStore:
         "options": config.backbone.options,
         "weights": _state_hash(backbone),
         "size": config.backbone.image_size,
+        "fit": config.data.fit,
         "precision": precision,
         "format": [FORMAT, IMAGE_FORMAT],
     }

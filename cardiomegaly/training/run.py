@@ -18,8 +18,7 @@ from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
 from cardiomegaly.model.predictor import Predictor
-from cardiomegaly.model.weight_files import load_weights
-from cardiomegaly.model.weights import ObtainedWeights, obtain
+from cardiomegaly.model.weights import ObtainedWeights, load_weights, obtain
 from cardiomegaly.training.begun import check_begun, check_same_data, write_begun
 from cardiomegaly.training.checkpoints import choose_checkpoint
 from cardiomegaly.training.device import (

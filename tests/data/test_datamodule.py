@@ -48,9 +48,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = datasets.decode_images
 
-    def counting(paths: list[str], size: int, workers: int | None = None) -> object:
+    def counting(paths: list[str], size: int, fit: str, workers: int | None) -> object:
         names.extend(Path(path).name for path in paths)
-        return real(paths, size, workers)
+        return real(paths, size, fit, workers)
 
     monkeypatch.setattr(datasets, "decode_images", counting)
     return names
@@ -87,7 +87,7 @@ def test_an_image_added_during_a_run_harms_nothing(
     batch = next(iter(datamodule.val_dataloader()))
     np.testing.assert_array_equal(
         batch["image"][:, 0],
-        [datasets.decode_image(path, 64) for path in before["val"]["path"][:16]],
+        [datasets.decode_image(path, 64, "stretch") for path in before["val"]["path"][:16]],
     )
 
 
@@ -118,7 +118,7 @@ def test_unreadable_images_are_counted_and_named(
     assert datamodule.unreadable == names[:2]
     assert datamodule.labelled.n_missing == 1
     assert f"2 of {len(names) - 1} images cannot be read and are left out" in caplog.text
-    assert f"{names[0]} is not a PNG or JPEG file" in caplog.text
+    assert f"{names[0]} is not a PNG, JPEG or DICOM file" in caplog.text
     assert f"{names[1]} is 1 x 1 pixels" in caplog.text
     for name in names[3:]:
         (root / "images" / name).write_bytes(b"x")

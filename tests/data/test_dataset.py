@@ -23,7 +23,8 @@ from cardiomegaly.data.dataset import (
     fill_image_store,
     open_image_store,
 )
-from cardiomegaly.data.images import ImageFolder, decode_image
+from cardiomegaly.data.image_folder import ImageFolder
+from cardiomegaly.data.images import decode_image
 from cardiomegaly.data.sampler import BatchKey, TrainingBatches
 from cardiomegaly.data.store import ABSENT, ROWS, UNREADABLE, RowStore
 from cardiomegaly.data.transforms import build_augmentation
@@ -52,7 +53,7 @@ def table(root: Path) -> pd.DataFrame:
 
 
 def opened(root: Path, size: int = SIZE) -> RowStore:
-    return open_image_store(root, root.parent / "cache", size)
+    return open_image_store(root, root.parent / "cache", size, "stretch")
 
 
 def filled(root: Path) -> tuple[RowStore, pd.DataFrame]:
@@ -62,7 +63,7 @@ def filled(root: Path) -> tuple[RowStore, pd.DataFrame]:
 
 
 def decoded(images: pd.DataFrame) -> np.ndarray:
-    return np.stack([decode_image(path, SIZE) for path in images["path"]])
+    return np.stack([decode_image(path, SIZE, "stretch") for path in images["path"]])
 
 
 @pytest.fixture
@@ -71,9 +72,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = datasets.decode_images
 
-    def counting(paths: list[str], size: int, workers: int | None = None) -> object:
+    def counting(paths: list[str], size: int, fit: str, workers: int | None) -> object:
         names.extend(Path(path).name for path in paths)
-        return real(paths, size, workers)
+        return real(paths, size, fit, workers)
 
     monkeypatch.setattr(datasets, "decode_images", counting)
     return names
@@ -135,10 +136,10 @@ def test_an_interrupted_build_goes_on(
     monkeypatch.setattr(datasets, "CHUNK", 2)
     real = datasets.decode_images
 
-    def stopping(paths: list[str], size: int, workers: int | None = None) -> object:
+    def stopping(paths: list[str], size: int, fit: str, workers: int | None) -> object:
         if any(path.endswith("3.png") for path in paths):
             raise KeyboardInterrupt
-        return real(paths, size, workers)
+        return real(paths, size, fit, workers)
 
     monkeypatch.setattr(datasets, "decode_images", stopping)
     store, images = opened(root), table(root)

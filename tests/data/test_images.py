@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 
 from cardiomegaly import UserError
 from cardiomegaly.data import images
-from cardiomegaly.data.images import ImageFolder, decode_image, decode_images
+from cardiomegaly.data.images import decode_image, decode_images, fit_image, read_image
 
 SIZE = 16
 
@@ -23,97 +22,23 @@ def picture(size: int = 40, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
 
 
-def touch(folder: Path, *names: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_bytes(b"x")
-
-
-def found(root: Path, image: str) -> str | None:
-    file = ImageFolder(root).find(image)
-    return file and os.path.relpath(file.path, root)
-
-
-def test_images_lie_anywhere_below(tmp_path: Path) -> None:
-    touch(tmp_path / "images_001" / "images", "a.png", "notes.txt")
-    touch(tmp_path / "deep" / "er", "b.PNG", "c.jpeg")
-    assert found(tmp_path, "a.png") == "images_001/images/a.png"
-    assert found(tmp_path, "b.png") == "deep/er/b.PNG"  # whatever the suffix
-    assert found(tmp_path, "c.png") == "deep/er/c.jpeg"
-    assert found(tmp_path, "notes.txt") is None
-    with pytest.raises(UserError, match=r"images: the folder .* does not exist"):
-        ImageFolder(tmp_path / "none")
-
-
-def test_of_several_files_the_official_and_the_exact_come_first(tmp_path: Path) -> None:
-    touch(tmp_path / "originals", "a.png", "b.png", "b.jpg")
-    touch(tmp_path / "images", "a.jpg")
-    assert found(tmp_path, "a.png") == "images/a.jpg"
-    assert found(tmp_path, "b.jpg") == "originals/b.jpg"
-    assert found(tmp_path, "b.png") == "originals/b.png"
-
-
-def test_two_files_of_one_name_matter_only_when_asked_for(tmp_path: Path) -> None:
-    touch(tmp_path / "plots1", "roc.png")
-    touch(tmp_path / "plots2", "roc.png")
-    touch(tmp_path / "pictures", "a.png")
-    folder = ImageFolder(tmp_path)
-    assert folder.find("a.png") is not None
-    assert folder.has("roc.png")
-    with pytest.raises(UserError, match=r"roc\.png lies more than once .*plots1.*plots2"):
-        folder.find("roc.png")
-
-
-def test_what_is_no_file_is_left_out_and_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    touch(tmp_path / "images", "a.png", "b.png")
-    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "images" / "up").symlink_to(tmp_path)  # a folder in itself
-    (tmp_path / "link.png").symlink_to(tmp_path / "images" / "b.png")
-    folder = ImageFolder(tmp_path)
-    assert sorted(folder.files) == ["a", "b", "link"]
-    assert len(folder.files["a"]) == 1
-    assert "3 entries below" in caplog.text
-    for name in ("dangling.png", "loop.png", "pipe.png"):
-        assert name in caplog.text
-
-
-def test_names_that_are_no_text(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png")
-    with open(os.fsencode(tmp_path) + b"/\xff.png", "wb"):  # noqa: PTH123
-        pass
-    files = ImageFolder(tmp_path).files
-    assert len({file.key for found in files.values() for file in found}) == 2
-
-
-def test_pixels_of_many_images(tmp_path: Path) -> None:
-    for number in range(5):
-        Image.fromarray(picture(seed=number)).save(tmp_path / f"{number}.png")
-    folder = ImageFolder(tmp_path)
-    pixels = folder.pixels(["3.png", "0.png", "3.png"], SIZE)
-    for number, row in zip((3, 0, 3), pixels, strict=True):
-        np.testing.assert_array_equal(row, decode_image(tmp_path / f"{number}.png", SIZE))
-    batches = list(folder.batches([f"{number % 5}.png" for number in range(70)], SIZE))
-    assert [batch.shape for batch in batches] == [(n, 1, SIZE, SIZE) for n in (32, 32, 6)]
-    with pytest.raises(UserError, match=r"2 of 3 images are not below .*, 8\.png for one"):
-        folder.pixels(["3.png", "8.png", "9.png"], SIZE)
-    (tmp_path / "bad.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"bad\.png is not a PNG or JPEG"):
-        ImageFolder(tmp_path).pixels(["bad.png"], SIZE)
-
-
 @pytest.mark.parametrize("name", ["grey.png", "grey.jpg"])
 def test_grey_is_resized_by_area(tmp_path: Path, name: str) -> None:
     Image.fromarray(picture()).save(tmp_path / name, quality=100)
     with Image.open(tmp_path / name) as stored:
         pixels = np.asarray(stored)
     expected = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    decoded = decode_image(tmp_path / name, SIZE)
+    decoded = decode_image(tmp_path / name, SIZE, "stretch")
     assert decoded.dtype == np.uint8
     np.testing.assert_allclose(decoded.astype(int), expected.astype(int), atol=2)
+
+
+def test_deep_images_keep_the_bits_in_use(tmp_path: Path) -> None:
+    grey = picture(SIZE)
+    grey[0, 0] = 255
+    for bits in (8, 12, 14, 16):
+        Image.fromarray(grey.astype(np.uint16) << (bits - 8)).save(tmp_path / f"{bits}.png")
+        np.testing.assert_array_equal(read_image(tmp_path / f"{bits}.png"), grey)
 
 
 def test_16_bit_rgb_rgba_and_palette(tmp_path: Path) -> None:
@@ -126,7 +51,10 @@ def test_16_bit_rgb_rgba_and_palette(tmp_path: Path) -> None:
     palette.save(tmp_path / "palette.png")
     for path in tmp_path.iterdir():
         np.testing.assert_allclose(
-            decode_image(path, SIZE).astype(int), grey.astype(int), atol=1, err_msg=path.name
+            decode_image(path, SIZE, "stretch").astype(int),
+            grey.astype(int),
+            atol=1,
+            err_msg=path.name,
         )
 
 
@@ -147,8 +75,8 @@ GOOD = cv2.imencode(".png", picture())[1].tobytes()
     ("content", "message"),
     [
         (GOOD[: len(GOOD) // 2], "is truncated"),
-        (b"", "is not a PNG or JPEG"),
-        (b"GIF89a" + GOOD, "is not a PNG or JPEG"),
+        (b"", "is not a PNG, JPEG"),
+        (b"GIF89a" + GOOD, "is not a PNG, JPEG"),
         (GOOD[:60] + bytes(200) + GOOD[260:], "is damaged"),
         (GOOD[:8] + bytes(30) + GOOD[38:], "is damaged"),
         (claimed(41, 41), "is damaged"),
@@ -161,12 +89,12 @@ GOOD = cv2.imencode(".png", picture())[1].tobytes()
 def test_unreadable_files(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(UserError, match=rf"bad\.png {message}"):
-        decode_image(tmp_path / "bad.png", SIZE)
+        decode_image(tmp_path / "bad.png", SIZE, "stretch")
 
 
 def test_the_largest_radiographs_are_read(tmp_path: Path) -> None:
     (tmp_path / "film.jpg").write_bytes(encoded(8600, 7000, ".jpg"))
-    assert decode_image(tmp_path / "film.jpg", SIZE).shape == (SIZE, SIZE)
+    assert decode_image(tmp_path / "film.jpg", SIZE, "stretch").shape == (SIZE, SIZE)
 
 
 def test_many_are_decoded_in_order_and_mistakes_stay_in_place(tmp_path: Path) -> None:
@@ -176,15 +104,38 @@ def test_many_are_decoded_in_order_and_mistakes_stay_in_place(tmp_path: Path) ->
     (tmp_path / "11.png").unlink()
     threads = cv2.getNumThreads()
     paths = [str(tmp_path / f"{number:02d}.png") for number in range(20)]
-    decoded = list(decode_images(paths, SIZE, workers=3))
+    decoded = list(decode_images(paths, SIZE, "stretch", workers=3))
     assert cv2.getNumThreads() == threads
     assert isinstance(decoded[7], UserError)
     assert isinstance(decoded[11], FileNotFoundError)
     for number in set(range(20)) - {7, 11}:
-        np.testing.assert_array_equal(decoded[number], decode_image(paths[number], SIZE))
+        np.testing.assert_array_equal(decoded[number], decode_image(paths[number], SIZE, "stretch"))
 
 
 def test_long_lists_are_named_in_part() -> None:
     names = [f"{number}.png" for number in range(8)]
     assert images.name_some(names) == "0.png, 1.png, 2.png, 3.png, 4.png and 3 more"
     assert images.name_some(names[:5]) == "0.png, 1.png, 2.png, 3.png, 4.png"
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (40, 60), (33, 32), (9, 8)])
+def test_fits_of_an_image_that_is_not_square(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(1, 256, shape, dtype=np.uint8)
+    height, width = shape
+    stretched = fit_image(image, SIZE, "stretch")
+    method = cv2.INTER_AREA if min(shape) > SIZE else cv2.INTER_LINEAR
+    np.testing.assert_array_equal(stretched, cv2.resize(image, (SIZE, SIZE), interpolation=method))
+    side = min(shape)
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = np.ascontiguousarray(image[top : top + side, left : left + side])
+    np.testing.assert_array_equal(fit_image(image, SIZE, "crop"), fit_image(middle, SIZE, "pad"))
+    padded = fit_image(image, SIZE, "pad")
+    long, short = max(shape), min(shape)
+    kept = (padded > 0).sum()
+    assert kept == SIZE * round(short * SIZE / long)  # the aspect stays, the rest is black
+
+
+def test_a_square_image_comes_out_alike_by_every_fit() -> None:
+    fits = [fit_image(picture(), SIZE, fit) for fit in ("stretch", "pad", "crop")]
+    np.testing.assert_array_equal(fits[0], fits[1])
+    np.testing.assert_array_equal(fits[0], fits[2])

@@ -35,4 +35,3 @@ def test_every_fault_is_tried_and_every_try_is_told() -> None:
         for name in collected(path)
     }
     assert ours <= named
-

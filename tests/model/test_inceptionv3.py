@@ -18,7 +18,7 @@ from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.classifier import CardiomegalyClassifier
 from cardiomegaly.model.inceptionv3 import PooledConv
 from cardiomegaly.model.predictor import Predictor
-from cardiomegaly.model.weight_files import load_weights
+from cardiomegaly.model.weights import load_weights
 from tests.conftest import SHARED
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 import cardiomegaly.model.resnet152v2  # noqa: F401  (registers the network with timm)
-from cardiomegaly.model.weight_files import load_weights
-from cardiomegaly.model.weights import convert_keras
+from cardiomegaly.model.weights import convert_keras, load_weights
 from tests.keras_files import resnet152v2_shapes, write_keras_file
 
 PARAMETERS = 58_331_648  # as Keras counts them, moving statistics included

@@ -16,9 +16,8 @@ from cardiomegaly import UserError
 from cardiomegaly.config import CONF_DIR
 from cardiomegaly.data import transfer
 from cardiomegaly.data.download import download
-from cardiomegaly.model import weight_files
-from cardiomegaly.model.weight_files import load_weights
-from cardiomegaly.model.weights import cache_folder, obtain, pretrained_weights
+from cardiomegaly.model import resnet152v2
+from cardiomegaly.model.weights import cache_folder, load_weights, obtain, pretrained_weights
 from tests.file_server import FileServer, closed_url, serving, weights_from
 from tests.keras_files import resnet152v2_shapes, write_keras_file
 
@@ -44,7 +43,7 @@ def published(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the right layers and shapes, all zeros, small on the disk."""
-    path = tmp_path_factory.mktemp("official") / weight_files.RESNET152V2_URL.rpartition("/")[2]
+    path = tmp_path_factory.mktemp("official") / resnet152v2.URL.rpartition("/")[2]
     write_keras_file(path, resnet152v2_shapes())
     return path
 
@@ -57,7 +56,7 @@ def keras_server(
     with serving(FileServer(content)) as server:
         weights_from(server.url.rpartition("/")[0], tmp_path / "cache", monkeypatch)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        monkeypatch.setattr(weight_files, "RESNET152V2_MD5", md5)
+        monkeypatch.setattr(resnet152v2, "MD5", md5)
         yield server
 
 
@@ -244,7 +243,7 @@ def test_keras_file_with_a_wrong_checksum_is_refused(official: Path) -> None:
 def test_a_wrong_file_from_kerass_server_is_not_kept(
     keras_server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weight_files, "RESNET152V2_MD5", "0" * 32)
+    monkeypatch.setattr(resnet152v2, "MD5", "0" * 32)
     with pytest.raises(UserError, match="has the md5 checksum .* it was deleted"):
         obtain("resnet152v2", "pretrained", download)
     assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.model.predictor import Predictor
 from cardiomegaly.reports.ensemble import average, average_flips
 from cardiomegaly.training.record import read_run

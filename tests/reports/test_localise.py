@@ -10,7 +10,7 @@ import pytest
 
 from cardiomegaly import UserError
 from cardiomegaly.data.boxes import read_boxes
-from cardiomegaly.data.images import ImageFolder
+from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.reports.localise import Localisation, localise
 from cardiomegaly.training.record import read_run
 

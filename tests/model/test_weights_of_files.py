@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cardiomegaly import UserError
-from cardiomegaly.model.weight_files import load_weights, read_state
-from cardiomegaly.model.weights import convert_keras
+from cardiomegaly.model.weights import convert_keras, load_weights, read_state
 from tests.keras_files import resnet152v2_shapes, write_keras_file
 
 MOBILENET = "mobilenetv1_100.ra4_e3600_r224_in1k"
