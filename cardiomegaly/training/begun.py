@@ -28,18 +28,22 @@ def alone(folder: Path) -> Iterator[None]:
         UserError: another process trains into it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    if rank_zero_only.rank == 0:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"another process trains into {folder}: wait for its end, or give another folder"
-            ) from None
+    lock = FileLock(folder / LOCK, timeout=0)
+    _acquire(lock, folder)
     try:
         yield
     finally:
         lock.release()
+
+
+@rank_zero_only
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process trains into {folder}: wait for its end, or give another folder"
+        ) from None
 
 
 def write_begun(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:

@@ -51,6 +51,7 @@ def test_killed_at_a_stage(
     assert left == []
 
 
+@pytest.mark.slow
 def test_killed_after_it_had_stopped_early(tiny: list[str], tmp_path: Path) -> None:
     """It trains no further: the soak's first difference."""
     words = [*tiny, "trainer.patience=1", "trainer.max_epochs=9"]
