@@ -51,9 +51,7 @@ def act(options: Options) -> None:
         options.model, device=options.device, trust=cli.as_list(options.trust),
         threshold=options.threshold,
     )  # fmt: skip
-    folder = Path(options.output)
-    print("\n".join(write_gallery(detector, files, boxes, folder)))
-    print(f"\npictures: {folder}, page: {folder / 'explanations.html'}")
+    print(write_gallery(detector, files, boxes, Path(options.output)))
 
 
 def main(argv: list[str] | None = None) -> int:

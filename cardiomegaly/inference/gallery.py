@@ -14,7 +14,7 @@ from cardiomegaly.evaluation.localisation import blind_boxes, score_boxes, score
 from cardiomegaly.inference.detector import Detector
 from cardiomegaly.inference.explanation import Explanation, MapScore, draw
 from cardiomegaly.inference.metadata import NOT_CLINICAL
-from cardiomegaly.reports.pages import write_report
+from cardiomegaly.reports.pages import Report, write_report
 
 FINDING = "Cardiomegaly"
 BLIND = "mean heart box"  # of other images: it never saw this one
@@ -55,12 +55,9 @@ class HeartBoxes:
 
 def write_gallery(
     detector: Detector, files: Iterable[str], boxes: HeartBoxes | None, folder: Path
-) -> list[str]:
+) -> Report:
     """Explain files into a folder: `NUMBER_NAME.png` each, `sheet.png`, `explanations.csv` and
     `explanations.html`. An image that cannot be read is a row of the table.
-
-    Returns:
-        Sentences that say it in short.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept: list[Explanation] = []
