@@ -34,10 +34,12 @@ from cardiomegaly.training.device import (
     uses_gpu,
 )
 from cardiomegaly.training.features import choose_features, reuse_features
+from cardiomegaly.training.files import replacing
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.progress import announce, in_terminal
 from cardiomegaly.training.provenance import describe
-from cardiomegaly.training.record import CHECKPOINT, METRICS, SPLIT, Run, write_results
+from cardiomegaly.training.record import CHECKPOINT, METRICS, REFUSAL, SPLIT, Run, write_results
+from cardiomegaly.training.refusal_fitting import fit_refusal
 from cardiomegaly.training.results import calibration, part_metrics, predict
 from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
 
@@ -111,6 +113,10 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         datamodule.use_features({})  # tested as it is used: from images, in float32
         predictor = Predictor.from_checkpoint(folder / CHECKPOINT, device, trust=config.trusted)
         predictions = predict(datamodule, predictor, config.trainer.progress_bar)
+        refusal = fit_refusal(datamodule, predictor, config.seed)
+        if refusal is not None:
+            with replacing(folder / REFUSAL) as file:
+                file.write(refusal.to_bytes())
     metrics = part_metrics(predictions, config.threshold)
     metrics["meta"] = {
         **describe(config, datamodule, weights, predictor.classifier),
