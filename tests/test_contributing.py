@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from cardiomegaly.config import read_data
 from cardiomegaly.data.labels import load_labelled_images
 from tests import words
 
@@ -112,7 +113,7 @@ def test_label_table(project: Path, small: list[str], phantom_root: Path) -> Non
     convert, command = make("A label table", project)
     root = project / "padchest"
     shutil.copytree(phantom_root / "images", root)
-    given = load_labelled_images(phantom_root).table
+    given = load_labelled_images(read_data("nih", {"root": str(phantom_root)})).table
     labels = given["target"].map({1: "['cardiomegaly', 'pleural effusion']", 0: "['normal']"})
     theirs = pd.DataFrame(
         {
@@ -124,7 +125,7 @@ def test_label_table(project: Path, small: list[str], phantom_root: Path) -> Non
     lateral = theirs.iloc[:1].assign(ImageID="lateral.png", Projection="L")
     pd.concat([theirs, lateral]).to_csv(root / "PADCHEST.csv", index=False)
     run(convert.replace("FOLDER", str(root)), project)
-    ours = load_labelled_images(root).table
+    ours = load_labelled_images(read_data("nih", {"root": str(root)})).table
     assert ours["image"].tolist() == given["image"].tolist()
     assert ours["target"].tolist() == given["target"].tolist()
     assert ours["sex"].tolist() == given["sex"].tolist()
@@ -145,7 +146,7 @@ def test_metric(project: Path, small: list[str]) -> None:
 
 def test_command(project: Path, phantom_root: Path) -> None:
     (command,) = make("A command", project)
-    target = load_labelled_images(phantom_root).table["target"]
+    target = load_labelled_images(read_data("nih", {"root": str(phantom_root)})).table["target"]
     printed = run(command.replace("FOLDER", str(phantom_root)), project)
     assert printed.splitlines()[-1] == (
         f"{target.sum():,} of {len(target):,} images: {target.mean():.1%}"
