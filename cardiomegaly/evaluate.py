@@ -15,15 +15,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cardiomegaly import UserError, cli
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cardiomegaly.data.image_folder import ImageFolder
-    from cardiomegaly.training.record import Run
 
 
 @dataclass
@@ -69,56 +63,71 @@ class Options:
 
 def act(options: Options) -> None:
     """Write the evaluation, say it in short and say where it is."""
+    output = _check(options)
     # Not imported above: --help and a mistake in the words need none of it.
+    from cardiomegaly.data.image_folder import ImageFolder
     from cardiomegaly.evaluation.assessment import Settings, assess
+    from cardiomegaly.reports.ensemble import average_flips
+    from cardiomegaly.reports.evaluation_inputs import inputs_of_csv, inputs_of_runs, name_runs
     from cardiomegaly.reports.evaluation_page import write_evaluation
     from cardiomegaly.reports.localise import localise
-    from cardiomegaly.reports.subjects import name_runs, subject_of_csv, subject_of_runs
+    from cardiomegaly.reports.run_description import data_root, label_file
     from cardiomegaly.training.record import read_run
 
-    folders = _folders(options)
-    output = _output(options, folders)
-    runs = name_runs([read_run(folder) for folder in folders])
-    labels, images = _labels(options, runs), _images(options, runs)
-    if options.predictions is not None and labels is not None:
-        subject = subject_of_csv(
-            Path(options.predictions), labels, options.image_column, options.probability_column
+    given = {name: Path(value) if value else None for name, value in vars(options).items()
+             if name in ("predictions", "labels", "images", "boxes", "given_boxes")}  # fmt: skip
+    runs = name_runs([read_run(folder) for folder in _folders(options)])
+    first = next(iter(runs.values()), None)
+    labels = given["labels"] or (label_file(first) if first else None)
+    root = given["images"] or (data_root(first) if first else None)
+    images = None if root is None else ImageFolder(root)
+    if given["predictions"] is not None and labels is not None:
+        inputs = inputs_of_csv(
+            given["predictions"], labels, options.image_column, options.probability_column
         )
+    elif options.flip and images is None:
+        raise UserError("flip: the images are needed, say images=FOLDER")
     else:
-        subject = subject_of_runs(runs, labels, _flipped(options, runs, images))
+        flipped = {
+            name: average_flips(run, images, options.device)
+            for name, run in runs.items()
+            if options.flip and images is not None
+        }
+        inputs = inputs_of_runs(runs, labels, flipped)
     settings = Settings(
         options.sensitivity, options.specificity, options.minimum, options.resamples, options.seed
     )
-    assessment = assess(subject.cohort, subject.models, settings)
+    assessment = assess(inputs.cohort, inputs.models, settings)
     localisation = localise(
-        subject.images, runs, images,
-        boxes=Path(options.boxes) if options.boxes else None,
-        given_boxes=Path(options.given_boxes) if options.given_boxes else None,
+        inputs.images, runs, images, boxes=given["boxes"], given_boxes=given["given_boxes"],
         gradcam=options.gradcam, fraction=options.fraction, resamples=options.resamples,
         seed=options.seed, device=options.device,
     )  # fmt: skip
-    summary = write_evaluation(output, subject, assessment, localisation, settings, images)
-    print("\n".join([*summary, *(f"warning: {warning}" for warning in subject.warnings)]))
+    summary = write_evaluation(output, inputs, assessment, localisation, settings, images)
+    print("\n".join([*summary, *(f"warning: {warning}" for warning in inputs.warnings)]))
     print(f"\nreport: {output / 'evaluation.html'}")
 
 
 def _folders(options: Options) -> list[Path]:
     """The folders of the runs; none for predictions of anybody's."""
+    folders = options.run if isinstance(options.run, list) else [options.run]
+    return [Path(folder).expanduser() for folder in folders if folder is not None]
+
+
+def _check(options: Options) -> Path:
+    """Refuse words that do not go together; returns the folder of the results."""
+    folders = _folders(options)
     if (options.run is None) == (options.predictions is None):
         raise UserError("run or predictions: one of the two is needed, say run=FOLDER (--help)")
+    if options.run is not None and not folders:
+        raise UserError("run: at least one folder is needed, got an empty list")
+    if options.labels is not None and not Path(options.labels).is_file():
+        raise UserError(f"labels: {options.labels} does not exist; give a label file")
     if options.predictions is not None:
         if options.flip:
             raise UserError("flip: a run is needed, predictions alone cannot be mirrored")
         if options.labels is None:
             raise UserError("labels: predictions need NIH's label file, say labels=FILE")
-        return []
-    folders = options.run if isinstance(options.run, list) else [options.run]
-    if not folders:
-        raise UserError("run: at least one folder is needed, got an empty list")
-    return [Path(folder).expanduser() for folder in folders]
-
-
-def _output(options: Options, folders: list[Path]) -> Path:
     if options.output is not None:
         return Path(options.output)
     if options.predictions is not None:
@@ -127,40 +136,6 @@ def _output(options: Options, folders: list[Path]) -> Path:
     if len(folders) > 1:
         raise UserError("output: several runs need a folder for their results, say output=FOLDER")
     return folders[0] / "evaluation"
-
-
-def _labels(options: Options, runs: dict[str, Run]) -> Path | None:
-    """The label file given, or the one that the first run was trained with if it is still there."""
-    from cardiomegaly.reports.origin import label_file
-
-    if options.labels is None:
-        return label_file(next(iter(runs.values())))
-    if not Path(options.labels).is_file():
-        raise UserError(f"labels: {options.labels} does not exist; give a label file")
-    return Path(options.labels)
-
-
-def _images(options: Options, runs: dict[str, Run]) -> ImageFolder | None:
-    """The folder of images given, or that of the first run if it is still there."""
-    from cardiomegaly.data.image_folder import ImageFolder
-    from cardiomegaly.reports.origin import data_root
-
-    own = data_root(next(iter(runs.values()))) if runs else None
-    root = Path(options.images) if options.images is not None else own
-    return None if root is None else ImageFolder(root)
-
-
-def _flipped(
-    options: Options, runs: dict[str, Run], images: ImageFolder | None
-) -> dict[str, pd.DataFrame] | None:
-    """The predictions of runs averaged over flips, if that is wanted."""
-    from cardiomegaly.reports.ensemble import average_flips
-
-    if not options.flip:
-        return None
-    if images is None:
-        raise UserError("flip: the images are needed, say images=FOLDER")
-    return {name: average_flips(run, images, options.device) for name, run in runs.items()}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ OLDEST_AGE = 100.0  # years; NIH's file of 2017 holds ages up to 414
 YEARS_PER_UNIT = {"Y": 1.0, "M": 1 / 12, "W": 1 / 52, "D": 1 / 365.25, "": 1.0}
 LARGEST_NUMBER = 2**53  # up to which a float tells whole numbers apart
 NUMBERS = ("follow_up", "width", "height", "spacing_x", "spacing_y")
-LIST_MARKS = re.compile(r"[|;,\[\]'\"]+")
+LIST_MARKS = re.compile(r"[|;,+\[\]'\"]+")
 WHOLE = re.compile(r"(-?\d+)\.0+")  # 1.0 is 1
 POSITIVE, UNCERTAIN = "1", "-1"  # where each finding has a column
 

@@ -1,34 +1,46 @@
-"""Writes an evaluation: evaluation.json, a CSV file a table, plots, evaluation.md and .html."""
+"""Writes an evaluation: evaluation.json, a CSV file a table, plots, evaluation.md and .html.
+
+What is read of the results of `evaluation` is read here and in templates/evaluation.md.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.special import logit
 
 from cardiomegaly import UserError
+from cardiomegaly.data.boxes import NUMBERS
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.evaluation.assessment import Assessment, Settings
+from cardiomegaly.evaluation.assessment import RAW, Assessment, Settings
 from cardiomegaly.evaluation.metrics import ranking
 from cardiomegaly.reports import evaluation_plots as draw
-from cardiomegaly.reports.evaluation_tables import reader_tables
-from cardiomegaly.reports.localise import Localisation
-from cardiomegaly.reports.pages import write_report
-from cardiomegaly.reports.plots import plot_image_sheet, plot_precision_recall, plot_roc
-from cardiomegaly.reports.subjects import Subject
-from cardiomegaly.reports.summary import evaluation_facts
+from cardiomegaly.reports.evaluation_inputs import Inputs
+from cardiomegaly.reports.image_sheets import plot_images, plot_maps
+from cardiomegaly.reports.localise import HELD_OUT, Localisation
+from cardiomegaly.reports.pages import (
+    METRICS,
+    RANKING,
+    THRESHOLDED,
+    column,
+    with_interval,
+    write_report,
+)
+from cardiomegaly.reports.plots import plot_forest, plot_ranking
+from cardiomegaly.reports.run_description import kinds_of, smoke_reasons
 from cardiomegaly.training.files import write_csv, write_json
 
 SHEET_SIZE = 192  # pixels of a contradiction's picture
+MAPS, MAP_SIZE = 8, 256
 LONG_TABLES = ("reliability", "decision_curve", "localisation_images")  # as CSV alone
 
 
 def write_evaluation(
     folder: Path,
-    subject: Subject,
+    inputs: Inputs,
     assessment: Assessment,
     localisation: Localisation,
     settings: Settings,
@@ -39,28 +51,62 @@ def write_evaluation(
     Returns:
         The five sentences that say it in short.
     """
+    plots, delong = folder / "plots", assessment.delong
     tables = _tables(assessment, localisation)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
-    _draw(subject, assessment, localisation, folder / "plots")
-    values = evaluation_facts(subject, assessment, localisation) | {
-        "subject": subject,
+    _draw(inputs, assessment, plots)
+    rows, test = assessment.thresholds, inputs.cohort.test
+    rows = rows[rows["rule"] == assessment.shared]
+    ranked = _by(assessment.thresholds.drop_duplicates("metric"), RANKING, "rule")
+    ranked = ranked.set_axis(["whole test part"], axis=1)
+    ranked.loc["AUROC, interval by DeLong"] = with_interval(delong.value, delong.low, delong.high)
+    trained = inputs.images[inputs.images["part"] == "train"]
+    sizes = {
+        "n": len(test),
+        "n_patients": int(test["patient_id"].nunique()),
+        "n_positive": int(test["target"].sum()),
+    }
+    values = sizes | {
+        "METRICS": METRICS,
+        "inputs": inputs,
         "assessment": assessment,
-        "localisation": localisation,
         "settings": settings,
-        "tables": reader_tables(subject, assessment, localisation, settings),
-        "undefined": lambda part: [
-            f"Undefined: {name}. {reason[:1].upper()}{reason[1:]}."
-            for name, reason in assessment.undefined.items()
-            if name.startswith(part)
-        ],
-        "contradictions_drawn": _draw_contradictions(subject, assessment, images, folder / "plots"),
+        "localisation": localisation,
+        "kinds": kinds_of(inputs.runs),
+        "smoke": ", ".join(smoke_reasons(*inputs.runs)),
+        "n_train": len(trained),
+        "n_train_patients": trained["patient_id"].nunique(),
+        "threshold": rows["threshold"].iloc[0],
+        "figures": dict(zip(rows["metric"], column(rows, "value low high"), strict=True)),
+        "ece": assessment.calibration.set_index("method").loc[RAW, "ece"],
+        "ranking": ranked,
+        "by_threshold": _by(_named_rules(assessment.thresholds), THRESHOLDED, "rule"),
+        "overlaps": _draw_overlaps(localisation, plots),
+        "sheets": _draw_maps(localisation, images, plots),
+        "contradictions_drawn": _draw_contradictions(inputs, assessment, images, plots),
     }
     page = folder / "evaluation.html"
     summary = write_report("evaluation.md", page.with_suffix(".md"), page, values)
-    known = _as_dict(subject, assessment, localisation, settings) | {"summary": summary}
+    shortcuts, audit = assessment.shortcuts, assessment.audit
     short = {name: table for name, table in tables.items() if name not in LONG_TABLES}
-    known["tables"] = {name: table.to_dict("records") for name, table in short.items()}
+    known = sizes | {
+        "name": inputs.name,
+        "origin": inputs.origin,
+        "warnings": inputs.warnings,
+        "settings": asdict(settings),
+        "fitted_on": assessment.fitted_on,
+        "shared_threshold": assessment.shared,
+        "auroc_delong": asdict(delong),
+        "label_audit": audit.counts if audit else None,
+        "subgroup_gaps_in_words": assessment.subgroups.words,
+        "shortcuts_in_words": shortcuts.words if shortcuts else None,
+        "metadata_model_fitted_on": shortcuts.fitted_on if shortcuts else None,
+        "undefined": assessment.undefined,
+        "notes": localisation.notes,
+        "summary": summary,
+        "tables": {name: table.to_dict("records") for name, table in short.items()},
+    }
     write_json(folder / "evaluation.json", known)
     return summary
 
@@ -86,74 +132,87 @@ def _tables(assessment: Assessment, localisation: Localisation) -> dict[str, pd.
     return {name: table for name, table in tables.items() if table is not None and len(table)}
 
 
-def _as_dict(
-    subject: Subject, assessment: Assessment, localisation: Localisation, settings: Settings
-) -> dict[str, Any]:
-    """What the tables do not hold, as plain values; undefined figures become null."""
-    test, shortcuts, audit = subject.cohort.test, assessment.shortcuts, assessment.audit
-    return {
-        "name": subject.name,
-        "origin": subject.origin,
-        "warnings": subject.warnings,
-        "settings": asdict(settings),
-        "n": len(test),
-        "n_patients": int(test["patient_id"].nunique()),
-        "n_positive": int(test["target"].sum()),
-        "fitted_on": assessment.fitted_on,
-        "shared_threshold": assessment.shared,
-        "auroc_delong": asdict(assessment.delong),
-        "label_audit": audit.counts if audit else None,
-        "subgroup_gaps_in_words": assessment.subgroups.words,
-        "shortcuts_in_words": shortcuts.words if shortcuts else None,
-        "metadata_model_fitted_on": shortcuts.fitted_on if shortcuts else None,
-        "undefined": assessment.undefined,
-        "notes": localisation.notes,
-    }
+def _named_rules(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(rule=rows["rule"] + rows["threshold"].map(" {:.3f}".format))
 
 
-def _draw(
-    subject: Subject, assessment: Assessment, localisation: Localisation, plots: Path
-) -> None:
-    """Draw what the template names."""
-    target, models = subject.cohort.test["target"], subject.models
+def _by(rows: pd.DataFrame, metrics: dict[str, str] | None, columns: str) -> pd.DataFrame:
+    """Figures with intervals, a row a metric and a column a rule or method."""
+    rows = rows.assign(text=column(rows, "value low high"))
+    if "lift" in rows:
+        lift = ", lift " + pd.Series(column(rows, "lift lift_low lift_high"), rows.index)
+        rows["text"] += lift.where(rows["lift"].notna(), "")
+    wide = rows.pivot_table("text", "metric", columns, sort=False, aggfunc="first")
+    wide = wide.loc[list(metrics)].rename(index=metrics) if metrics else wide
+    return wide.rename_axis(index=None, columns=None)
+
+
+def _draw(inputs: Inputs, assessment: Assessment, plots: Path) -> None:
+    """Draw what the template names, but for pictures with images."""
+    target, models, rows = inputs.cohort.test["target"], inputs.models, assessment.thresholds
     curves = {
         name: (target, ranking(model.test, model.test_logit)) for name, model in models.items()
     }
-    rows = assessment.thresholds
     cut = float(rows.loc[rows["rule"] == assessment.shared, "threshold"].iloc[0])
     if next(iter(models.values())).test_logit is not None:
         cut = float(logit(cut))
-    mark = cut if len(curves) == 1 else None
-    plot_roc(curves, plots / "roc.png", mark)
-    plot_precision_recall(curves, plots / "precision_recall.png", mark)
+    plot_ranking(curves, plots, cut if len(curves) == 1 else None)
     draw.plot_reliability(assessment.reliability, plots / "reliability.png")
     draw.plot_prevalence(assessment.prevalence, plots / "prevalence.png")
-    auroc, forest = assessment.delong.value, draw.plot_forest
+    auroc = assessment.delong.value
     if assessment.decision is not None:
         draw.plot_decision(assessment.decision, plots / "decision_curve.png")
     if assessment.comparison is not None:
-        rows = assessment.comparison[assessment.comparison["metric"] == "auroc"]
+        rows = assessment.comparison.query("metric == 'auroc'")
         rows = rows.assign(label=rows["first"] + " - " + rows["second"], value=rows["difference"])
-        forest(rows, plots / "comparison.png", "difference in AUROC", 0.0)
+        plot_forest({"difference in AUROC": rows}, plots / "comparison.png", 0.0, "equal")
     if "auroc" in assessment.subgroups.table:
-        rows = assessment.subgroups.table
-        rows = rows.assign(
-            label=rows["dimension"] + ": " + rows["group"], kind=rows["dimension"],
-            value=rows["auroc"], low=rows["auroc_low"], high=rows["auroc_high"],
-        )  # fmt: skip
-        forest(rows, plots / "subgroups.png", "AUROC", auroc, "all images")
+        rows = assessment.subgroups.table.dropna(subset="auroc")
+        names = {"auroc": "value", "auroc_low": "low", "auroc_high": "high", "dimension": "kind"}
+        rows = rows.assign(label=rows["dimension"] + ": " + rows["group"]).rename(columns=names)
+        plot_forest({"AUROC": rows}, plots / "subgroups.png", auroc, "all images")
     if assessment.shortcuts is not None:
-        rows = assessment.shortcuts.table
-        rows = rows.assign(label=rows["source"], value=rows["auroc"])
-        forest(rows, plots / "shortcuts.png", "AUROC of metadata alone", auroc, "network")
-    for place, (_, rows) in enumerate(localisation.summary.groupby("part"), 1):
+        rows = assessment.shortcuts.table.rename(columns={"source": "label", "auroc": "value"})
+        plot_forest({"AUROC of metadata alone": rows}, plots / "shortcuts.png", auroc, "network")
+
+
+def _draw_overlaps(localisation: Localisation, plots: Path) -> dict[str, pd.DataFrame]:
+    """Draw localisation_1.png and so on; returns the table beside each, by part and size."""
+    tables = {}
+    for place, (part, rows) in enumerate(localisation.summary.groupby("part"), 1):
         draw.plot_overlaps(rows, plots / f"localisation_{place}.png")
-    for place, sheet in enumerate(localisation.sheets, 1):
-        draw.plot_box_sheet(sheet, plots / f"maps_{place}.png")
+        names = rows["metric"].str.replace("iou", "IoU").str.replace("iobb", "IoBB")
+        tables[f"{part}: {rows['n_images'].iloc[0]} images"] = _by(
+            rows.assign(metric=names), None, "method"
+        )
+    return tables
+
+
+def _draw_maps(localisation: Localisation, images: ImageFolder | None, plots: Path) -> list[str]:
+    """Draw maps_1.png and so on: held-out images from a method's best to its worst, evenly."""
+    drawn: list[str] = []
+    for method, maps in localisation.maps.items():
+        rows = localisation.images
+        if len(rows):
+            rows = rows[(rows["method"] == method) & (rows["part"] == HELD_OUT)]
+        if images is None or rows.empty:
+            continue
+        rows = rows.sort_values("iou", ascending=False, kind="stable")
+        rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MAPS, len(rows))).astype(int)]
+        names, drawn = rows["image"].tolist(), [*drawn, method]
+        titles = [
+            f"{Path(image).stem}, IoU {iou:.2f}"
+            for image, iou in zip(names, rows["iou"], strict=True)
+        ]
+        plot_maps(
+            images.pixels(names, MAP_SIZE), [maps[image] for image in names], titles,
+            plots / f"maps_{len(drawn)}.png", rows[NUMBERS].to_numpy(),
+        )  # fmt: skip
+    return drawn
 
 
 def _draw_contradictions(
-    subject: Subject, assessment: Assessment, images: ImageFolder | None, plots: Path
+    inputs: Inputs, assessment: Assessment, images: ImageFolder | None, plots: Path
 ) -> bool:
     """Draw the most confident contradictions whose images are there; False if there are none."""
     if assessment.audit is None or images is None:
@@ -165,8 +224,8 @@ def _draw_contradictions(
     try:
         pixels = images.pixels(rows["image"].tolist(), SHEET_SIZE)
     except UserError as error:
-        subject.warnings.append(f"Contradictions are listed without pictures: {error}.")
+        inputs.warnings.append(f"Contradictions are listed without pictures: {error}.")
         return False
     titles = [f"label {row.target}, p {row.probability:.2f}" for row in rows.itertuples()]
-    plot_image_sheet(pixels, titles, plots / "contradictions.png")
+    plot_images(pixels, titles, plots / "contradictions.png")
     return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,14 @@ def write_report(template: str, markdown: Path, html: Path, values: dict[str, An
     Returns:
         The sentences of its first list, which say it in short, as plain text.
     """
-    text = TEMPLATES.get_template(template).render(values)
-    text = re.sub(r"\n{3,}", "\n\n", text)
+    text = re.sub(r"\n{3,}", "\n\n", TEMPLATES.get_template(template).render(values))
     write_text(markdown, text)
     write_text(html, to_html(text, markdown.parent))
     tokens = PARSER.parse(text)
-    end = next(place for place, token in enumerate(tokens) if token.type == "bullet_list_close")
-    start = next(place for place, token in enumerate(tokens) if token.type == "bullet_list_open")
+    start, end = (
+        next(place for place, token in enumerate(tokens) if token.type == f"bullet_list_{edge}")
+        for edge in ("open", "close")
+    )
     return [_plain(token) for token in tokens[start:end] if token.type == "inline"]
 
 
@@ -81,35 +82,39 @@ def to_html(markdown: str, folder: Path) -> str:
     return PAGE.get_template("page.html").render(headings=headings, summary=summary, body=body)
 
 
-def cell(value: object, decimals: int = 3) -> str:
+def cell(value: Any, style: str = ".3f") -> str:
     """One value of a table as text: rounded, yes or no, a dash for what is missing."""
-    if value is None or value is pd.NA or value is pd.NaT:
-        return NOTHING
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
-    if isinstance(value, Integral):
-        return str(value)
-    if isinstance(value, Real):
-        number = float(value)
-        return f"{number:.{decimals}f}" if np.isfinite(number) else NOTHING
+    if pd.isna(value) or (isinstance(value, Real) and not np.isfinite(float(value))):
+        return NOTHING
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return format(float(value), style)
     return str(value)
 
 
-def with_interval(value: float, low: float, high: float, decimals: int = 3) -> str:
+def with_interval(value: float, low: float, high: float, style: str = ".3f") -> str:
     """A figure and its interval as text."""
     if not np.isfinite(value):
         return "undefined"
-    if not np.isfinite(low):
-        return f"{value:.{decimals}f}"
-    return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+    interval = f" ({low:{style}} to {high:{style}})" if np.isfinite(low) else ""
+    return f"{value:{style}}{interval}"
 
 
-def interval_column(
-    table: pd.DataFrame, value: str, prefix: str = "", decimals: int = 3
-) -> list[str]:
-    """Every row's figure with its interval, from the columns value, {prefix}low, {prefix}high."""
-    columns = zip(table[value], table[f"{prefix}low"], table[f"{prefix}high"], strict=True)
-    return [with_interval(*row, decimals) for row in columns]
+def column(frame: pd.DataFrame, content: str) -> list[str]:
+    """A column of a table as text, rounded.
+
+    Args:
+        frame: has a row a row of the table.
+        content: the frame's column, or "value low high", its three columns of a figure with its
+            interval; after a colon how numbers are written, three decimals if it says nothing.
+    """
+    names, _, style = content.partition(":")
+    style = style or ".3f"
+    if " " not in names:
+        return [cell(value, style) for value in frame[names]]
+    value, low, high = (frame[name] for name in names.split())
+    return [with_interval(*row, style) for row in zip(value, low, high, strict=True)]
 
 
 def escape_markdown(value: object) -> str:
@@ -122,14 +127,33 @@ def escape_markdown(value: object) -> str:
     return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", text)  # what would begin a list
 
 
-def to_table(frame: pd.DataFrame) -> Markdown:
-    """A Markdown table; the index stands first if it carries names, figures on the right."""
-    named = not isinstance(frame.index, pd.RangeIndex)
-    rows = [[cell(value) for value in row] for row in frame.to_numpy(dtype=object)]
-    figures = [bool(column) and all(map(_is_figure, column)) for column in zip(*rows, strict=True)]
-    marks = ["---:" if right else "---" for right in figures] or ["---"] * frame.shape[1]
-    lines: list[Sequence[object]] = [list(frame.columns), [Markdown(mark) for mark in marks], *rows]
-    if named:
+def to_table(
+    frame: pd.DataFrame, rows: str | None = None, columns: Mapping[str, str] | None = None
+) -> Markdown:
+    """A Markdown table, figures on the right.
+
+    Args:
+        frame: its index stands first if it carries names.
+        rows: the column that names the rows, in place of the index.
+        columns: what each column shows, by its title; see `column`. What the frame lacks is left
+            out. All columns if none are named.
+    """
+    if rows is not None:
+        frame = frame.set_index(rows)
+    if columns is None:
+        texts = {str(name): [cell(value) for value in frame[name]] for name in frame}
+    else:
+        known = {
+            title: content
+            for title, content in columns.items()
+            if set(content.partition(":")[0].split()) <= set(frame)
+        }
+        texts = {title: column(frame, content) for title, content in known.items()}
+    marks = ["---:" if text and all(map(_is_figure, text)) else "---" for text in texts.values()]
+    lines: list[Sequence[object]] = [
+        list(texts), [Markdown(mark) for mark in marks], *zip(*texts.values(), strict=True)
+    ]  # fmt: skip
+    if not isinstance(frame.index, pd.RangeIndex):
         first = ["", Markdown("---"), *frame.index]
         lines = [[label, *line] for label, line in zip(first, lines, strict=True)]
     return Markdown("\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines))
@@ -169,4 +193,9 @@ PAGE = Environment(
     loader=PackageLoader("cardiomegaly.reports"), autoescape=True, undefined=StrictUndefined
 )
 TEMPLATES = PAGE.overlay(autoescape=False, finalize=escape_markdown, trim_blocks=True)
-TEMPLATES.filters |= {"table": to_table, "figure": to_figure}
+TEMPLATES.filters |= {
+    "table": to_table,
+    "column": column,
+    "figure": to_figure,
+    "markdown": Markdown,
+}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cardiomegaly.data.sampler import BatchKey
-from cardiomegaly.reports import plots
+from cardiomegaly.reports.image_sheets import plot_images, plot_maps
+from cardiomegaly.reports.plots import plot_confusion_matrix, plot_epochs, plot_ranking
 from cardiomegaly.training.run import TrainedRun
 
 SHEET = 24  # training images on the sheet
@@ -24,14 +26,15 @@ def write(run: TrainedRun) -> None:
 
 def closing_table(metrics: dict[str, dict[str, Any]]) -> str:
     """All metrics of the validation and test parts, side by side, as text."""
-    lines = ["", f"{'':<20}{'validation':>12}{'test':>12}"]
-    for name in metrics["test"]:
-        values = [_cell(metrics[part][name]) for part in ("val", "test")]
-        lines.append(f"{name:<20}{values[0]:>12}{values[1]:>12}")
-    return "\n".join(lines)
+    parts = {"validation": metrics["val"], "test": metrics["test"]}
+    columns = {
+        title: {name: _figure(part[name]) for name in metrics["test"]}
+        for title, part in parts.items()
+    }
+    return "\n" + pd.DataFrame(columns).to_string(col_space=12)
 
 
-def _cell(value: float | None) -> str:
+def _figure(value: float | None) -> str:
     if value is None or np.isnan(value):
         return "undefined"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
@@ -42,48 +45,44 @@ def draw(run: TrainedRun) -> None:
     folder, threshold = run.record.folder / "plots", run.config.threshold
     val, test = (run.record.part(part) for part in ("val", "test"))
     curves = {
-        "validation": (val["target"].to_numpy(), val["probability"].to_numpy()),
-        "test": (test["target"].to_numpy(), test["probability"].to_numpy()),
+        name: (part["target"], part["probability"])
+        for name, part in (("validation", val), ("test", test))
     }
-    plots.plot_history(run.record.history, folder / "history.png", run.record.meta["best_epoch"])
-    plots.plot_roc(curves, folder / "roc.png", threshold)
-    plots.plot_precision_recall(curves, folder / "precision_recall.png", threshold)
-    plots.plot_confusion_matrix(*curves["test"], threshold, folder / "confusion_matrix.png")
+    history = run.record.history.set_index("epoch")
+    panels = {
+        title: {name: history[column] for name, column in lines.items() if column in history}
+        for title, lines in {
+            "loss": {"validation": "val/loss", "training": "train/loss"},
+            "AUROC": {"validation": "val/auroc"},
+        }.items()
+    }
+    plot_epochs(panels, folder / "history.png", best_epoch=run.record.meta["best_epoch"])
+    plot_ranking(curves, folder, threshold)
+    plot_confusion_matrix(*curves["test"], threshold, folder / "confusion_matrix.png")
     key = next(iter(run.datamodule.training_batches()))
     batch = run.datamodule.dataset("train", augmented=True)[key]
     titles = ["cardiomegaly" if target else "without" for target in batch["target"][:SHEET]]
-    plots.plot_image_sheet(
-        batch["image"][:SHEET, 0].numpy(), titles, folder / "training_images.png"
-    )
-    _draw_attention(run, *curves["test"])
-
-
-def _draw_attention(run: TrainedRun, target: np.ndarray, probability: np.ndarray) -> None:
-    chosen = most_confident(target, probability, run.config.threshold, OVERLAYS)
-    dataset = run.datamodule.dataset("test")
-    for name, positions in chosen.items():
-        if not len(positions):
+    plot_images(batch["image"][:SHEET, 0].numpy(), titles, folder / "training_images.png")
+    for name, rows in most_confident(test, threshold, OVERLAYS).items():
+        if rows.empty:
             continue
-        images = dataset[BatchKey(positions, seed=0)]["image"]
+        images = run.datamodule.dataset("test")[BatchKey(np.array(rows.index), seed=0)]["image"]
         attention = run.predictor.predict(images).attention
-        if attention is None:
-            return
-        titles = [f"label {int(target[i])}, probability {probability[i]:.2f}" for i in positions]
-        path = run.record.folder / "plots" / f"attention_{name}.png"
-        plots.plot_attention_overlays(images[:, 0].numpy(), attention, titles, path)
+        if attention is not None:
+            titles = [
+                f"label {target}, probability {probability:.2f}"
+                for target, probability in zip(rows["target"], rows["probability"], strict=True)
+            ]
+            plot_maps(images[:, 0].numpy(), attention, titles, folder / f"attention_{name}.png")
 
 
-def most_confident(
-    target: np.ndarray, probability: np.ndarray, threshold: float, n: int
-) -> dict[str, np.ndarray]:
-    """Positions of the images that the model is surest of, right and wrong, positives first."""
-    positive = probability >= threshold
-    chosen: dict[str, np.ndarray] = {}
-    for name, right in (("right", True), ("wrong", False)):
-        picked = []
-        for called in (True, False):
-            positions = np.flatnonzero((positive == called) & ((target == 1) == (called == right)))
-            sureness = probability[positions] if called else 1 - probability[positions]
-            picked.append(positions[np.argsort(-sureness, kind="stable")][:n])
-        chosen[name] = np.concatenate(picked)
-    return chosen
+def most_confident(test: pd.DataFrame, threshold: float, n: int) -> dict[str, pd.DataFrame]:
+    """The rows that the model is surest of, right and wrong, n called positive before n others."""
+    table = test.assign(called=test["probability"] >= threshold)
+    table["sureness"] = table["probability"].where(table["called"], 1 - table["probability"])
+    table = table.sort_values(["called", "sureness"], ascending=False, kind="stable")
+    right = table["called"] == (table["target"] == 1)
+    return {
+        name: table[chosen].groupby("called", sort=False).head(n)
+        for name, chosen in (("right", right), ("wrong", ~right))
+    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,32 +14,23 @@ from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.localisation import FRACTION
 from cardiomegaly.evaluation.uncertainty import RESAMPLES
 from cardiomegaly.reports.localise import Localisation, localise
-from cardiomegaly.reports.origin import data_root, read_split
-from cardiomegaly.reports.pages import (
-    METRICS,
-    cell,
-    interval_column,
-    write_report,
-)
-from cardiomegaly.reports.plots import plot_precision_recall, plot_roc
-from cardiomegaly.reports.published import DIFFERENCES
-from cardiomegaly.reports.summary import best_run, sweep_facts
-from cardiomegaly.reports.sweep_plots import plot_intervals, plot_learning_curves, run_styles
-from cardiomegaly.reports.sweep_table import Sweep, read_sweep, seed_means, study_table
+from cardiomegaly.reports.pages import METRICS, cell, column, write_report
+from cardiomegaly.reports.plots import COLOURS, plot_epochs, plot_forest, plot_ranking
+from cardiomegaly.reports.published import BACKBONES, DIFFERENCES, study_figure
+from cardiomegaly.reports.run_description import data_root, kinds_of, read_split, smoke_reasons
+from cardiomegaly.reports.sweep_runs import Sweep, label_of, read_sweep
 from cardiomegaly.training.files import write_csv
 from cardiomegaly.training.record import Run
 
-PLOTS = "report_plots"
+LINES = ("-", "--", ":", "-.")
 HASH_LENGTH = 10
-SHOWN_METRICS = {
-    name: title
-    for name, title in METRICS.items()
+SHORT_METRICS = {  # that have a column in the tables
+    name: title for name, title in METRICS.items()
     if name not in ("f1_weighted", "f1_macro", "brier", "ece")
-}
-ORIGIN = (
-    "run", "backbone", "head", "weights", "trainable", "seed", "cohort", "split", "image_size",
-    "n_train", "n_val", "n_test", "n_positive", "threshold",
-)  # fmt: skip
+}  # fmt: skip
+# What is plotted, and under which name the study's figures have it.
+PANELS = {"f1": "f1_positive", "f1_weighted": "f1_weighted", "auroc": None}
+STUDY_HEAD = "gwap"
 
 
 def report_sweep(
@@ -62,27 +54,50 @@ def report_sweep(
         UserError: there is no such folder, or neither a run nor a ledger in it.
     """
     sweep = read_sweep(folder, ledger, resamples)
-    best = best_run(sweep)
-    looks = Localisation() if best is None else locate(best, resamples, device)
-    warnings, now = sweep_warnings(sweep), datetime.now().astimezone()
-    tables = {"study": study_table(sweep)}
+    runs, warnings = sweep.table.copy(), sweep_warnings(sweep)
+    # The best on validation, so that its test figures are not chosen for.
+    known = [run for run in sweep.runs if run.metrics["val"].get("auroc") is not None]
+    best = max(known, key=lambda run: run.metrics["val"]["auroc"], default=None)
+    values: dict[str, Any] = {"best": None}
+    if best is not None:
+        row = runs.iloc[sweep.runs.index(best)]
+        values = {
+            "best": row,
+            "figures": [
+                column(row.to_frame().T, _spec(name))[0]
+                for name in ("auroc", "average_precision", "f1_weighted")
+            ],
+            "n_images": len(best.part("test")),
+            "n_patients": best.part("test")["patient_id"].nunique(),
+            "localisation": locate(best, resamples, device),
+            "published": study_figure(row["backbone"], row["balance"], "f1_weighted", "headline"),
+            "kinds": kinds_of(sweep.runs),
+        }
     if sweep.runs:
-        tables |= {"metrics": _metrics(sweep), "cost": _cost(sweep), "origin": _origin(sweep)}
-        means = seed_means(sweep.table)
-        if means["runs"].max() > 1:
-            tables["seeds"] = _seeds(means)
         _draw(sweep)
-    values = sweep_facts(sweep, best, looks) | {
+        seconds = runs["train_seconds"].round()
+        runs["time"] = [None if pd.isna(n) else str(timedelta(seconds=n)) for n in seconds]
+        runs[["parameters", "parameters_trainable"]] /= 1e6
+        for name in ("split_hash", "label_file_sha256"):
+            runs[name] = runs[name].str[:HASH_LENGTH]
+    values |= {
         "sweep": sweep,
-        "localisation": looks,
+        "runs": runs,
         "warnings": warnings,
-        "tables": tables,
+        "study": study_table(sweep),
+        "seeds": seed_table(runs) if sweep.runs else runs,
+        "metrics": {title: _spec(name) for name, title in SHORT_METRICS.items()}
+        | {"weights": "weights"},
         "differences": DIFFERENCES,
-        "now": f"{now:%Y-%m-%d %H:%M %Z}",
+        "now": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
     }
-    write_csv(sweep.folder / "summary.csv", sweep.table.drop(columns="rest", errors="ignore"))
     folder = sweep.folder
+    write_csv(folder / "summary.csv", sweep.table.drop(columns="rest", errors="ignore"))
     return write_report("sweep.md", folder / "summary.md", folder / "report.html", values), warnings
+
+
+def _spec(metric: str) -> str:
+    return f"{metric} {metric}_low {metric}_high"
 
 
 def locate(run: Run, resamples: int, device: str) -> Localisation:
@@ -102,30 +117,30 @@ def locate(run: Run, resamples: int, device: str) -> Localisation:
 def sweep_warnings(sweep: Sweep) -> list[str]:
     """Say in plain words why figures of this sweep should not be compared as they stand."""
     warnings = []
-    smoke = sweep.table[sweep.table["smoke"] != ""] if sweep.runs else sweep.table
-    if len(smoke):
+    smoke = [run for run in sweep.runs if smoke_reasons(run)]
+    if smoke:
         warnings.append(
             f"{len(smoke)} of {len(sweep.runs)} runs are smoke runs "
-            f"({'; '.join(smoke['smoke'].unique())}): their figures show that the program works "
+            f"({', '.join(smoke_reasons(*smoke))}): their figures show that the program works "
             "and say nothing about radiographs or about the study."
         )
     by_seed = {(run.meta.get("seed"), run.split_hash) for run in sweep.runs}
-    hashes = _labels_by(sweep, lambda run: run.split_hash)
-    if len(hashes) > 1 and len(by_seed) == len({seed for seed, _ in by_seed}):
+    splits = _by_hash(sweep, lambda run: run.split_hash)
+    if len(splits) > 1 and len(by_seed) == len({seed for seed, _ in by_seed}):
         warnings.append(
             "Runs of different seeds were split differently. Compare runs of one seed with each "
             "other; the spread over seeds includes that of the images they were tested on."
         )
-    elif len(hashes) > 1:
+    elif len(splits) > 1:
         warnings.append(
             "Not all runs were trained and tested on the same images, so a difference between them "
-            f"may come from the images. Split hashes: {_in_words(hashes)}."
+            f"may come from the images. Split hashes: {'. '.join(splits)}."
         )
-    label_files = _labels_by(sweep, lambda run: run.label_file_sha256)
+    label_files = _by_hash(sweep, lambda run: run.label_file_sha256)
     if len(label_files) > 1:
         warnings.append(
             "Not all runs used the same label file, so the same image may count as cardiomegaly in "
-            f"one and not in another. Label file hashes: {_in_words(label_files)}."
+            f"one and not in another. Label file hashes: {'. '.join(label_files)}."
         )
     if any(run.meta.get("split") == "image" for run in sweep.runs):
         warnings.append(
@@ -140,78 +155,95 @@ def sweep_warnings(sweep: Sweep) -> list[str]:
     return warnings
 
 
-def _labels_by(sweep: Sweep, key: Callable[[Run], str | None]) -> dict[str, list[str]]:
+def _by_hash(sweep: Sweep, key: Callable[[Run], str | None]) -> list[str]:
+    """The labels of the runs that share a hash, a text a hash."""
     groups: dict[str, list[str]] = {}
     for run, label in zip(sweep.runs, sweep.table["label"], strict=True):
         groups.setdefault((key(run) or "unknown")[:HASH_LENGTH], []).append(label)
-    return groups
+    return [f"{name}: {'; '.join(labels)}" for name, labels in groups.items()]
 
 
-def _in_words(groups: dict[str, list[str]]) -> str:
-    return ". ".join(f"{name}: {'; '.join(labels)}" for name, labels in groups.items())
+def seed_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean and SD (n - 1) of runs that differ by the seed only, a row a configuration."""
+    groups = runs.groupby("configuration", sort=False)
+    table = pd.DataFrame({"runs": groups.size()})
+    for name, title in SHORT_METRICS.items():
+        mean, sd = groups[name].mean().map(cell), groups[name].std(ddof=1).map(cell)
+        table[title] = mean + " ± " + sd
+    return table.assign(weights=groups["weights"].first())
 
 
-def _metrics(sweep: Sweep) -> pd.DataFrame:
-    columns = {
-        title: interval_column(sweep.table, name, f"{name}_")
-        for name, title in SHOWN_METRICS.items()
-    }
-    columns["weights"] = list(sweep.table["weights"])
-    return pd.DataFrame(columns, index=list(sweep.table["label"]))
+def study_table(sweep: Sweep) -> pd.DataFrame:
+    """Set the weighted F1 of the sweep beside the study's: rows balance and source, text cells.
+
+    One run is written with its 95% interval, several as mean and SD, smoke runs as what they are;
+    the last column names the weights. Where a sweep varies more than backbone, balance and seed,
+    every combination of the rest has its own row.
+    """
+    varied = set(sweep.variables) - {"backbone", "balance", "seed"}
+    table, rows = sweep.table, {}
+    backbones = list(dict.fromkeys([*(() if varied else BACKBONES), *table["backbone"]]))
+    for balance in (True, False):
+        mode, own = label_of({"balance": balance}), table[table["balance"] == balance]
+        if varied and own.empty:
+            continue
+        for name in [*own["rest"].unique()] or [""]:
+            group = own[own["rest"] == name]
+            figures = [_own_figure(group[group["backbone"] == other]) for other in backbones]
+            weights = ", ".join(group["weights"].unique())
+            rows[f"{mode}, {name or 'this sweep'}"] = [*figures, weights or None]
+        for source, split in (("study's headline", "headline"), ("study's test set", "test")):
+            published = [study_figure(name, balance, "f1_weighted", split) for name in backbones]
+            texts = [None if figure is None else f"{figure:.2f}" for figure in published]
+            rows[f"{mode}, {source}"] = [*texts, "ImageNet"]
+    names = [BACKBONES.get(name, name) for name in backbones]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "weights"], dtype=object)
 
 
-def _seeds(means: pd.DataFrame) -> pd.DataFrame:
-    table = means[["runs"]].copy()
-    for name, title in SHOWN_METRICS.items():
-        pairs = zip(means[f"{name}_mean"], means[f"{name}_sd"], strict=True)
-        table[title] = [f"{cell(mean)} ± {cell(sd)}" for mean, sd in pairs]
-    return table.assign(weights=means["weights"])
+def _own_figure(runs: pd.DataFrame) -> str | None:
+    """The weighted F1 of runs that differ by the seed only."""
+    if runs.empty:
+        return None
+    values, smoke = runs["f1_weighted"], ", smoke run" if runs["smoke"].any() else ""
+    if len(runs) == 1:
+        return column(runs, f"{_spec('f1_weighted')}:.2f")[0] + smoke
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f} ({len(runs)} runs){smoke}"
+
+
+def run_styles(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """A colour by backbone and the like, a line by balance; seeds share both."""
+    places = pd.factorize(runs["backbone"] + runs["rest"])[0]
+    modes = pd.factorize(runs["balance"])[0]
+    styles = {}
+    for label, place, mode in zip(runs["label"], places, modes, strict=True):
+        # More places than colours: the colours come again with other lines.
+        line = LINES[(mode + 2 * (place // len(COLOURS))) % len(LINES)]
+        styles[label] = (COLOURS[(place if places.max() else mode) % len(COLOURS)], line)
+    return styles
 
 
 def _draw(sweep: Sweep) -> None:
-    folder, styles = sweep.folder / PLOTS, run_styles(sweep.table)
-    curves, histories = {}, {}
-    for label, run in zip(sweep.table["label"], sweep.runs, strict=True):
-        test, histories[label] = run.part("test"), run.history
+    folder, styles, table = sweep.folder / "report_plots", run_styles(sweep.table), sweep.table
+    runs = dict(zip(table["label"], sweep.runs, strict=True))
+    curves = {}
+    for label, run in runs.items():
+        test = run.part("test")
         curves[label] = (test["target"], test["logit" if "logit" in test else "probability"])
-    plot_intervals(sweep.table, folder / "intervals.png")
-    plot_roc(curves, folder / "roc.png", styles=styles)
-    plot_precision_recall(curves, folder / "precision_recall.png", styles=styles)
-    plot_learning_curves(histories, folder / "learning_curves.png", styles)
-
-
-def _cost(sweep: Sweep) -> pd.DataFrame:
-    """What each run took."""
-    rows = sweep.table.set_index("label")
-    formats: dict[str, tuple[str, Callable[[float], str]]] = {
-        "parameters": ("parameters (M)", lambda n: f"{n / 1e6:.2f}"),
-        "parameters_trainable": ("trained (M)", lambda n: f"{n / 1e6:.2f}"),
-        "images_per_second": ("images/s", lambda n: f"{n:.1f}"),
-        "train_seconds": ("time", _duration),
-        "epochs": ("epochs", lambda n: f"{n:.0f}"),
-        "best_epoch": ("best epoch", lambda n: f"{n:.0f}"),
-        "peak_memory_mb": ("peak memory (MB)", lambda n: f"{n:.0f}"),
+    plot_ranking(curves, folder, styles=styles)
+    histories = {label: run.history.set_index("epoch") for label, run in runs.items()}
+    panels = {
+        title: {label: rows[name] for label, rows in histories.items() if name in rows}
+        for name, title in {"val/loss": "validation loss", "val/auroc": "validation AUROC"}.items()
     }
-    columns = {
-        title: [None if pd.isna(value) else text(value) for value in rows[name]]
-        for name, (title, text) in formats.items()
-    }
-    return pd.DataFrame(columns, rows.index).join(rows[["device", "precision", "weights"]])
-
-
-def _origin(sweep: Sweep) -> pd.DataFrame:
-    """What each run was trained and tested on."""
-    rows = sweep.table.set_index("label")
-    table = rows[list(ORIGIN)].astype({"image_size": "Int64"}).rename(columns={
-        "run": "run folder", "image_size": "image size", "n_train": "n, train", "n_val": "n, val",
-        "n_test": "n, test", "n_positive": "positive in test",
-    })  # fmt: skip
-    for name, title in (("split_hash", "split hash"), ("label_file_sha256", "label file hash")):
-        table[title] = [None if pd.isna(value) else value[:HASH_LENGTH] for value in rows[name]]
-    return table
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    plot_epochs(panels, folder / "learning_curves.png", styles)
+    forest = {}
+    for metric, study in PANELS.items():
+        names = {metric: "value", f"{metric}_low": "low", f"{metric}_high": "high"}
+        rows = table[["label", *names]].rename(columns=names).assign(kind=table["balance"])
+        rows["published"] = [
+            study_figure(run["backbone"], run["balance"], study)
+            if study and run["head"] == STUDY_HEAD and not run["smoke"] else None
+            for run in table.to_dict("records")
+        ]  # fmt: skip
+        forest[METRICS[metric]] = rows.astype({"published": float})
+    plot_forest(forest, folder / "intervals.png")

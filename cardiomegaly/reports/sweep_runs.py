@@ -1,16 +1,23 @@
-"""What stands in a sweep's folder: finished runs and what tells them apart, and unfinished jobs."""
+"""What stands in a sweep's folder: finished runs with their figures, and unfinished jobs.
+
+A run is labelled by whatever distinguishes it in this sweep (backbone and balance in the study's
+own, the head in an ablation); runs that differ by nothing but the seed share a configuration.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cardiomegaly import UserError
-from cardiomegaly.reports.origin import weights_of
+from cardiomegaly.evaluation.uncertainty import draw_patients, metric_intervals
+from cardiomegaly.reports.pages import METRICS
 from cardiomegaly.reports.published import BACKBONES
+from cardiomegaly.reports.run_description import smoke_reasons, weights_of
 from cardiomegaly.training.record import Run, UnfinishedRunError, find_runs, read_run
 
 # What of a run's record may tell it from another; the rest is found in the overrides.
@@ -21,7 +28,11 @@ VARIABLES = (
 NAMES = {"backbone.trainable": "trainable", "backbone.weights": "weights"}
 # Overrides that say where and how a run is computed, not what.
 NO_SETTING = ("resume", "experiment", "logger", "data.workers", "data.cache", "trainer.devices")
-JOB_COLUMNS = ["job", "status", "settings", "message"]
+NUMBERS = (
+    "image_size", "parameters", "parameters_trainable", "images_per_second", "train_seconds",
+    "epochs", "best_epoch", "peak_memory_mb", "n_train", "n_val", "n_test",
+)  # fmt: skip
+TEXTS = ("device", "precision", "split_hash", "label_file_sha256")
 MESSAGES = {
     "planned": "not started yet",
     "running": "still running",
@@ -30,15 +41,30 @@ MESSAGES = {
 }
 
 
-def read_runs(folder: Path | str, ledger: pd.DataFrame | None) -> tuple[list[Run], pd.DataFrame]:
-    """Read the finished runs below a folder, and list what is not finished or not readable.
+@dataclass(frozen=True)
+class Sweep:
+    """What is known of a sweep at this moment.
+
+    `table` has a row a finished run, in the order of `runs`: run, label, configuration (the label
+    without the seed), rest (without backbone, balance and seed), smoke (why it is a smoke run, or
+    empty), VARIABLES, `<metric>`, `<metric>_low`, `<metric>_high` on the test part, NUMBERS and
+    TEXTS as recorded. `jobs` lists what is not finished: job, status, settings, message.
+    """
+
+    folder: Path
+    runs: list[Run]
+    variables: list[str]
+    table: pd.DataFrame
+    jobs: pd.DataFrame
+
+
+def read_sweep(folder: Path | str, ledger: pd.DataFrame | None, resamples: int) -> Sweep:
+    """Read every run below a folder and judge the finished ones on their test part.
 
     Args:
         folder: the sweep's folder; a run stands in a folder below it.
         ledger: job, status, overrides, run_dir, error, started, host of every job of the sweep.
-
-    Returns:
-        The runs, and a table of job, status, settings, message.
+        resamples: of the patient bootstrap behind the intervals.
 
     Raises:
         UserError: there is no such folder, or neither a run nor a ledger in it.
@@ -50,25 +76,34 @@ def read_runs(folder: Path | str, ledger: pd.DataFrame | None) -> tuple[list[Run
     for path in folders:
         try:
             runs.append(read_run(path))
-        except UnfinishedRunError as error:
-            broken[path.name] = ("unfinished", str(error))
         except UserError as error:
-            broken[path.name] = ("damaged", str(error))
-    return sorted(runs, key=_study_order), _open_jobs(ledger, {run.name for run in runs}, broken)
+            status = "unfinished" if isinstance(error, UnfinishedRunError) else "damaged"
+            broken[path.name] = (status, str(error))
+    order = list(BACKBONES)  # as in the study's table, balanced first; the rest as the folders
 
+    def study_order(run: Run) -> tuple[int, str, bool]:
+        name = str(run.meta.get("backbone"))
+        return order.index(name) if name in order else len(order), name, not run.meta.get("balance")
 
-def _study_order(run: Run) -> tuple[int, str, bool]:
-    """Backbones as in the study's table, balanced before unbalanced; the rest as the folders."""
-    name = str(run.meta.get("backbone"))
-    rank = list(BACKBONES).index(name) if name in BACKBONES else len(BACKBONES)
-    return rank, name, not run.meta.get("balance")
+    runs.sort(key=study_order)
+    variables = distinguishing(runs)
+    rows = [_row(run, variables, resamples) for run in runs]
+    table = pd.DataFrame(rows, columns=None if rows else ["label", "rest", *VARIABLES, *METRICS])
+    for name in table.columns.intersection(list(NUMBERS)):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    table.insert(0, "run", [str(run.folder.relative_to(folder)) for run in runs])
+    if rows:
+        twins = table["label"].duplicated(keep=False)
+        table.loc[twins, "label"] += " (" + table.loc[twins, "run"] + ")"
+    jobs = _open_jobs(ledger, {run.name for run in runs}, broken)
+    return Sweep(Path(folder), runs, variables, table, jobs)
 
 
 def distinguishing(runs: Sequence[Run]) -> list[str]:
     """Name the settings that differ between runs; backbone and balance where none does."""
     named = dict.fromkeys(key for run in runs for key in _overrides(run))
     others = [key for key in named if NAMES.get(key, key) not in (*VARIABLES, *NO_SETTING)]
-    settings = [name for name in VARIABLES if name != "seed"] + others + ["seed"]
+    settings = [*VARIABLES[:-1], *others, "seed"]
     differing = [key for key in settings if len({str(setting(run, key)) for run in runs}) > 1]
     return differing if set(differing) - {"seed"} else ["backbone", "balance", *differing]
 
@@ -105,6 +140,29 @@ def _overrides(run: Run) -> dict[str, str]:
     return {key: value for key, _, value in pairs if not key.startswith(("hydra.", "sweep."))}
 
 
+def _row(run: Run, variables: list[str], resamples: int) -> dict[str, Any]:
+    settings = {key: setting(run, key) for key in variables}
+    labels = {"label": (), "configuration": ("seed",), "rest": ("seed", "backbone", "balance")}
+    row: dict[str, Any] = {
+        name: label_of({key: settings[key] for key in variables if key not in left_out})
+        for name, left_out in labels.items()
+    }
+    row |= {"smoke": ", ".join(smoke_reasons(run))}
+    row |= {key: setting(run, key) for key in VARIABLES} | settings
+    test, threshold = run.part("test"), run.metrics["test"].get("threshold", 0.5)
+    row |= {f"{name}{end}": float("nan") for name in METRICS for end in ("", "_low", "_high")}
+    if len(test):
+        truth, draws = test["target"], draw_patients(test["target"], test["patient_id"], resamples)
+        estimates = metric_intervals(
+            truth, test["probability"], draws, threshold, test.get("logit")
+        )
+        for name, estimate in estimates.items():
+            row |= {name: estimate.value}
+            row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    row |= {"threshold": threshold, "n_positive": int(test["target"].sum())}
+    return row | {key: run.meta.get(key) for key in (*NUMBERS, *TEXTS)}
+
+
 def _open_jobs(
     ledger: pd.DataFrame | None, finished: set[str], broken: dict[str, tuple[str, str]]
 ) -> pd.DataFrame:
@@ -113,8 +171,7 @@ def _open_jobs(
     if ledger is not None:
         jobs = ledger.astype(object).where(ledger.notna(), None).to_dict("records")
     for job in jobs:
-        folder = Path(str(job.get("run_dir") or "")).name
-        status = str(job.get("status"))
+        folder, status = Path(str(job.get("run_dir") or "")).name, str(job.get("status"))
         if folder in listed:
             continue
         if folder:
@@ -128,6 +185,7 @@ def _open_jobs(
         given = job.get("overrides")
         settings = given if isinstance(given, str) else " ".join(given or [])
         rows.append([str(job.get("job")), status, settings, message])
-    unknown = {name: why for name, why in broken.items() if name not in listed}
-    rows += [[name, status, "", message] for name, (status, message) in unknown.items()]
-    return pd.DataFrame(rows, columns=JOB_COLUMNS)
+    rows += [
+        [name, status, "", why] for name, (status, why) in broken.items() if name not in listed
+    ]
+    return pd.DataFrame(rows, columns=["job", "status", "settings", "message"])

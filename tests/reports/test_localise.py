@@ -80,14 +80,13 @@ def test_maps_of_a_run_lie_on_every_boxed_image_at_hand(
     assert result.notes == ["1 boxed images are not at hand"]
     rows = result.images[result.images["method"] == "attention"]
     assert sorted(rows["image"]) == sorted(images["image"][1:])
-    (sheet,) = result.sheets
-    assert sheet.method == "attention" and len(sheet.images) == len(sheet.maps) > 1
-    table = rows[rows["part"] == "held out"].set_index("image")
-    assert [float(title.split()[-1]) for title in sheet.titles] == sorted(
-        (round(float(title.split()[-1]), 2) for title in sheet.titles), reverse=True
-    )
-    best = sheet.titles[0].split(",")[0] + ".png"
-    assert table["iou"].idxmax() == best
+    assert set(result.maps) == {"attention"}
+    assert sorted(result.maps["attention"]) == sorted(rows["image"])
+    table = result.summary.query("part == 'held out' and metric == 'pointing'").set_index("method")
+    pointing = result.pointing
+    assert pointing is not None and pointing["method"] == "attention"
+    assert pointing["value"] == rows.query("part == 'held out'")["pointing"].mean()
+    assert pointing["blind"] == table["value"].drop("attention").max()
 
 
 def test_an_image_that_cannot_be_read_is_a_note(

@@ -14,15 +14,15 @@ import pytest
 
 from cardiomegaly.reports.pages import (
     cell,
+    column,
     escape_markdown,
-    interval_column,
     to_html,
     to_table,
     with_interval,
     write_report,
 )
 from cardiomegaly.reports.plots import save_note
-from cardiomegaly.reports.sweep_table import Sweep
+from cardiomegaly.reports.sweep_runs import Sweep
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 DASH = "–"  # noqa: RUF001
@@ -79,7 +79,7 @@ def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
     jobs = pd.DataFrame({"job": ["1"], "status": ["failed"]})
     known = {
         "best": None, "warnings": [], "differences": "D", "now": "today",
-        "sweep": Sweep(folder, [], [], frame, jobs), "tables": {"study": frame},
+        "sweep": Sweep(folder, [], [], frame, jobs), "study": frame,
     }  # fmt: skip
     write_report("sweep.md", folder / "a.md", folder / "a.html", known | values)
     return (folder / "a.html").read_text("utf-8"), (folder / "a.md").read_text("utf-8")
@@ -89,7 +89,7 @@ def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
 def test_whatever_stands_in_a_run_is_text(nasty: str, tmp_path: Path) -> None:
     table = pd.DataFrame({nasty: [nasty]}, index=[nasty])
     given = {"now": nasty, "warnings": [nasty], "differences": nasty}
-    html, markdown = write_sweep(tmp_path, **given, tables={"study": table})
+    html, markdown = write_sweep(tmp_path, **given, study=table)
     refuse_references(html)
     on_one_line = " ".join(nasty.split())
     # Subtitle, warning, paragraph, and three cells of the table.
@@ -120,7 +120,7 @@ def test_contents_lead_to_every_heading() -> None:
 
 def test_html_and_markdown_say_the_same(tmp_path: Path) -> None:
     frame = pd.DataFrame({"n": [3, 4], "f1": [0.12345, np.nan]}, index=["a", "b"])
-    html, markdown = write_sweep(tmp_path, warnings=["one"], tables={"study": frame})
+    html, markdown = write_sweep(tmp_path, warnings=["one"], study=frame)
     assert "> **Warning.** one\n" in markdown and "<strong>Warning.</strong> one</p>" in html
     assert f"| b | 4 | {DASH} |" in markdown and "| --- | ---: | ---: |" in markdown
     words = [word.strip() for word in Checker(html).words]
@@ -128,7 +128,7 @@ def test_html_and_markdown_say_the_same(tmp_path: Path) -> None:
 
 
 def test_cells_are_rounded_and_the_missing_is_a_dash() -> None:
-    assert cell(0.12349) == "0.123" and cell(np.float32(0.5), 1) == "0.5"
+    assert cell(0.12349) == "0.123" and cell(np.float32(0.5), ".1f") == "0.5"
     assert cell(12345) == "12345" and cell(np.int64(3)) == "3"
     assert cell(True) == "yes" and cell(np.bool_(False)) == "no"
     assert {cell(v) for v in (None, float("nan"), np.inf, pd.NA, pd.NaT)} == {DASH}
@@ -149,10 +149,21 @@ def test_tables_align_figures_and_show_an_index_with_names() -> None:
 
 def test_figures_carry_their_interval() -> None:
     assert with_interval(0.5, 0.4, 0.6) == "0.500 (0.400 to 0.600)"
-    assert with_interval(0.5, np.nan, np.nan, 2) == "0.50"
+    assert with_interval(0.5, np.nan, np.nan, ".2f") == "0.50"
     assert with_interval(np.nan, 0.1, 0.2) == "undefined"
-    frame = pd.DataFrame({"f1": [0.5], "f1_low": [0.4], "f1_high": [0.6]})
-    assert interval_column(frame, "f1", "f1_", decimals=1) == ["0.5 (0.4 to 0.6)"]
+    frame = pd.DataFrame({"f1": [0.5], "f1_low": [0.4], "f1_high": [0.6], "n": [3]})
+    assert column(frame, "f1 f1_low f1_high:.1f") == ["0.5 (0.4 to 0.6)"]
+    assert column(frame, "f1:.0%") == ["50%"] and column(frame, "n") == ["3"]
+
+
+def test_a_table_has_the_columns_it_is_asked_for_and_the_frame_has() -> None:
+    frame = pd.DataFrame({"run": ["a"], "f1": [0.5], "f1_low": [0.4], "f1_high": [0.6]})
+    columns = {"F1": "f1 f1_low f1_high", "AUROC": "auroc", "PPV": "ppv ppv_low ppv_high"}
+    assert to_table(frame, "run", columns).splitlines() == [
+        "|  | F1 |",
+        "| --- | ---: |",
+        "| a | 0.500 (0.400 to 0.600) |",
+    ]
 
 
 def test_escaping_is_undone_by_a_reader_of_markdown() -> None:

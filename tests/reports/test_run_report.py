@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pandas as pd
 
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.reports.run_report import closing_table, most_confident
@@ -23,8 +23,9 @@ def test_the_closing_table_counts_in_whole_numbers_and_says_what_is_undefined() 
 
 
 def test_the_most_confident_images_right_and_wrong_positives_first() -> None:
-    target = np.array([1, 1, 0, 0, 1, 0])
-    probability = np.array([0.9, 0.6, 0.1, 0.8, 0.2, 0.3])
-    chosen = most_confident(target, probability, threshold=0.5, n=1)
-    assert chosen["right"].tolist() == [0, 2]
-    assert chosen["wrong"].tolist() == [3, 4]
+    test = pd.DataFrame(
+        {"target": [1, 1, 0, 0, 1, 0], "probability": [0.9, 0.6, 0.1, 0.8, 0.2, 0.3]}
+    )
+    chosen = most_confident(test, threshold=0.5, n=1)
+    assert chosen["right"].index.tolist() == [0, 2]
+    assert chosen["wrong"].index.tolist() == [3, 4]

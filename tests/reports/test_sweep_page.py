@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score, roc
 from cardiomegaly import report
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.reports.sweep_page import report_sweep, sweep_warnings
-from cardiomegaly.reports.sweep_table import read_sweep
+from cardiomegaly.reports.sweep_runs import read_sweep
 from cardiomegaly.sweep.ledger import Entry, write_entry
 from cardiomegaly.training.files import write_json
 from tests.made_runs import OTHER_HASH, configure, make_ledger, make_predictions, make_run

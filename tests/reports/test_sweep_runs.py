@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cardiomegaly.reports.sweep_table import read_sweep
+from cardiomegaly.reports.sweep_runs import read_sweep
 from tests.made_runs import configure, make_run
 
 FEW = 60  # resamples: enough to see that there are intervals

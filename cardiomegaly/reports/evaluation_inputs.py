@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from cardiomegaly import UserError
@@ -17,16 +15,20 @@ from cardiomegaly.data.tables import read_labels
 from cardiomegaly.evaluation.comparison import common_images, refuse_repeats
 from cardiomegaly.evaluation.fitting import Cohort, Predicted
 from cardiomegaly.reports.ensemble import average
-from cardiomegaly.reports.origin import data_config, read_split, smoke_reasons, weights_of
+from cardiomegaly.reports.run_description import data_config, read_split, smoke_reasons, weights_of
+from cardiomegaly.training.files import sha256
 from cardiomegaly.training.record import SPLIT, Run
 
 OWN_COLUMNS = ["image", "patient_id", "target", "probability", "logit"]
 TIME_COLUMNS = ["image", "patient_id", "follow_up", "target"]
-ORIGIN = ("backbone", "model", "head", "balance", "seed", "cohort", "split", "split_hash")
+ORIGIN = (
+    "backbone", "model", "head", "balance", "seed", "cohort", "split", "split_hash", "finding",
+    "uncertain", "blank", "patients", "fit",
+)  # fmt: skip
 
 
 @dataclass
-class Subject:
+class Inputs:
     """Images and models to judge, the first model being the one judged in every way.
 
     `images` has image, patient_id and part (train, val, test; "all" where the training is unknown)
@@ -46,18 +48,19 @@ class Subject:
 
 def name_runs(runs: Sequence[Run]) -> dict[str, Run]:
     """Name runs by their folder, with as much of the path as tells them apart."""
-    for depth in range(1, max((len(run.folder.resolve().parts) for run in runs), default=1) + 1):
-        names = ["/".join(run.folder.resolve().parts[-depth:]) for run in runs]
+    paths = [run.folder.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, paths), default=1) + 1):
+        names = ["/".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(runs):
             return dict(zip(names, runs, strict=True))
     raise UserError(f"run: each run may be given once, got {', '.join(names)}")
 
 
-def subject_of_runs(
+def inputs_of_runs(
     runs: Mapping[str, Run],
     labels: Path | None,
     flipped: Mapping[str, pd.DataFrame] | None = None,
-) -> Subject:
+) -> Inputs:
     """Judge runs by their predictions, several also by their mean, which is then judged first.
 
     Args:
@@ -89,11 +92,22 @@ def subject_of_runs(
         test = join_labels(test, table, "predictions")
         train = join_labels(split.loc[split["part"] == "train", ["image"]], table, SPLIT)
         timeline = _timeline(table, test)
-    cohort = Cohort(test, val["target"].to_numpy() if len(val) else None, train, timeline)
-    known = list(runs.values())
     leaking = int(split.groupby("patient_id")["part"].nunique().gt(1).sum())
-    warnings = _warnings(run, leaking, labels)
-    return Subject(name, cohort, models, split, known, leaking, _origin(known, labels), warnings)
+    origin = {f"run {place}": str(each.folder) for place, each in enumerate(runs.values(), 1)}
+    if len(runs) == 1:
+        origin |= {key: str(run.meta[key]) for key in ORIGIN if key in run.meta}
+    origin["weights"] = ", ".join(dict.fromkeys(map(weights_of, runs.values())))
+    origin["data"] = str(run.meta.get("data_root"))
+    return Inputs(
+        name=name,
+        cohort=Cohort(test, val["target"].to_numpy() if len(val) else None, train, timeline),
+        models=models,
+        images=split,
+        runs=list(runs.values()),
+        leaking=leaking,
+        origin=origin | {"label file": str(labels) if labels else "not at hand"},
+        warnings=_warnings(list(runs.values()), leaking, labels),
+    )
 
 
 def _rows(name: str, table: pd.DataFrame, part: str) -> pd.DataFrame:
@@ -116,43 +130,33 @@ def _predicted(test: pd.DataFrame, val: pd.DataFrame) -> Predicted:
     return Predicted(*values)  # type: ignore[arg-type]
 
 
-def _warnings(run: Run, leaking: int, labels: Path | None) -> list[str]:
+def _warnings(runs: list[Run], leaking: int, labels: Path | None) -> list[str]:
     warnings = []
     if leaking:
         warnings.append(
             f"{leaking:,} patients stand in more than one part of the split: the network has seen "
             "patients that it is tested on, and every figure here is too favourable."
         )
-    if reasons := smoke_reasons(run):
+    if reasons := smoke_reasons(*runs):
         warnings.append(
             f"This is a smoke run ({'; '.join(reasons)}): its figures show that the program works "
             "and say nothing about radiographs."
         )
     if labels is None:
         warnings.append("The label file is not at hand (say labels=FILE): parts are left out.")
-    elif run.label_file_sha256 not in (None, hashlib.sha256(labels.read_bytes()).hexdigest()):
+    elif runs[0].label_file_sha256 not in (None, sha256(labels)):
         warnings.append(f"{labels} is not the label file that the run was trained with.")
     return warnings
 
 
-def _origin(runs: Sequence[Run], labels: Path | None) -> dict[str, str]:
-    meta = runs[0].meta
-    origin = {f"run {place}": str(run.folder) for place, run in enumerate(runs, 1)}
-    origin |= {name: str(meta[name]) for name in ORIGIN if name in meta and len(runs) == 1}
-    origin["weights"] = ", ".join(dict.fromkeys(weights_of(run) for run in runs))
-    origin["data"] = str(meta.get("data_root"))
-    return origin | {"label file": str(labels) if labels else "not at hand"}
-
-
-def subject_of_csv(
+def inputs_of_csv(
     predictions: Path, labels: Path, image_column: str, probability_column: str
-) -> Subject:
+) -> Inputs:
     """Judge anybody's predictions against NIH's label file.
 
     Raises:
-        UserError: a file is missing.
-        UserError: a column is missing, a probability is no number from 0 to 1, an image stands
-            twice or is not in the label file.
+        UserError: a file or column is missing, a probability is no number from 0 to 1, an image
+            stands twice or is not in the label file.
     """
     if not predictions.is_file():
         raise UserError(f"predictions: {predictions} does not exist; give a CSV file")
@@ -182,11 +186,15 @@ def subject_of_csv(
     test = join_labels(given, table, str(predictions))
     refuse_repeats("predictions", test["image"])
     timeline = _timeline(table, test)
-    models = {predictions.stem: Predicted(test["probability"].to_numpy(np.float64), None)}
-    origin = {"predictions": str(predictions), "weights": "not known", "label file": str(labels)}
-    images = test[["image", "patient_id"]].assign(part="all")
-    cohort = Cohort(test, labels=timeline)
-    return Subject(predictions.stem, cohort, models, images, origin=origin)
+    return Inputs(
+        name=predictions.stem,
+        cohort=Cohort(test, labels=timeline),
+        models={predictions.stem: Predicted(test["probability"].to_numpy(float))},
+        images=test[["image", "patient_id"]].assign(part="all"),
+        origin={
+            "predictions": str(predictions), "weights": "not known", "label file": str(labels)
+        },
+    )  # fmt: skip
 
 
 def _timeline(table: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame | None:
@@ -206,7 +214,7 @@ def join_labels(given: pd.DataFrame, labels: pd.DataFrame, name: str) -> pd.Data
         UserError: an image that the label file lacks.
     """
     added = labels.drop(columns=[column for column in OWN_COLUMNS[1:3] if column in given])
-    keep = [column for column in given if column in ("image", *OWN_COLUMNS)]
+    keep = [column for column in given if column in OWN_COLUMNS]
     folders = int(labels["image"].str.count("/").max())
     joined = given[keep].assign(key=_key(given["image"], folders)).drop(columns="image")
     joined = joined.merge(added.assign(key=_key(labels["image"], folders)), on="key", how="left")

@@ -1,9 +1,12 @@
-"""Where the figures of a run come from: its data, its split, its weights, and whether it is a smoke
-run, whose figures may not stand beside published ones unnamed.
+"""Describes runs: where their data are, who stood where, what was trained, which are smoke runs.
+
+The figures of a smoke run show that the program works; they never stand beside published ones
+without being called that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,11 @@ from cardiomegaly.training.record import SPLIT, Run
 
 HYDRA = Path(".hydra") / "hydra.yaml"
 FEW_EPOCHS = 5
+TRAINED = {
+    "none": "frozen backbone",
+    "last_stage": "last stage of the backbone trained",
+    "all": "all of the network trained",
+}
 
 
 def data_root(run: Run) -> Path | None:
@@ -62,22 +70,32 @@ def weights_of(run: Run) -> str:
     if recorded.get("source") == "random":
         return "random"
     word = str(configured.get("weights") or recorded.get("name") or "not recorded")
-    return {"none": "random"}.get(word, Path(word).name)
+    return "random" if word == "none" else word.rsplit("/", 1)[-1]
 
 
-def smoke_reasons(run: Run) -> list[str]:
-    """Why a run shows that the program works and no more; empty for one that may be compared."""
-    trainer = run.config.get("trainer") or {}
-    limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
+def kinds_of(runs: Sequence[Run]) -> str:
+    """Backbones, weights and what was trained, of one run or of several."""
+    kinds: dict[str, dict[str, None]] = {}
+    for run in runs:
+        how = TRAINED.get(str(run.meta.get("trainable")), "training not recorded")
+        kinds.setdefault(f"{weights_of(run)} weights, {how}", {})[str(run.meta["backbone"])] = None
+    return "; ".join(f"{', '.join(names)} ({kind})" for kind, names in kinds.items())
+
+
+def smoke_reasons(*runs: Run) -> list[str]:
+    """Why some of these runs show that the program works and no more; empty if none is such."""
     reasons = []
-    if run.meta.get("data") == "phantom":
-        reasons.append("generated images, the phantom cohort")
-    if weights_of(run) == "random" and run.meta.get("trainable") == "none":
-        reasons.append("a frozen backbone of random weights")
-    if isinstance(limit, int):
-        reasons.append(f"only {limit} batches an epoch")
-    elif isinstance(limit, float) and limit < 1:
-        reasons.append(f"only {limit:.0%} of the batches an epoch")
-    if isinstance(epochs, int) and epochs < FEW_EPOCHS:
-        reasons.append(f"{epochs} epochs at most")
-    return reasons
+    for run in runs:
+        trainer = run.config.get("trainer") or {}
+        limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
+        if run.meta.get("data") == "phantom":
+            reasons.append("generated images, the phantom cohort")
+        if weights_of(run) == "random" and run.meta.get("trainable") == "none":
+            reasons.append("a frozen backbone of random weights")
+        if isinstance(limit, int):
+            reasons.append(f"only {limit} batches an epoch")
+        elif isinstance(limit, float) and limit < 1:
+            reasons.append(f"only {limit:.0%} of the batches an epoch")
+        if isinstance(epochs, int) and epochs < FEW_EPOCHS:
+            reasons.append(f"{epochs} epochs at most")
+    return list(dict.fromkeys(reasons))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.reports.origin import (
+from cardiomegaly.reports.run_description import (
     data_root,
     label_file,
     read_split,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.reports.subjects import join_labels, name_runs, subject_of_runs
+from cardiomegaly.reports.evaluation_inputs import inputs_of_runs, join_labels, name_runs
 from cardiomegaly.training.files import write_csv
 from cardiomegaly.training.record import read_run
 from tests.made_runs import make_run
@@ -35,24 +35,24 @@ def test_runs_are_named_by_as_much_of_their_path_as_tells_them_apart(tmp_path: P
 
 def test_a_leaking_split_and_a_phantom_are_warned_of(tmp_path: Path) -> None:
     run = read_run(made(tmp_path / "run", {0: "test"}, data="phantom"))
-    subject = subject_of_runs({"run": run}, None)
-    assert subject.warnings[0].startswith("1 patients stand in more than one part")
-    assert "phantom" in subject.warnings[1] and "label file" in subject.warnings[2]
-    assert len(subject.cohort.test) == (run.predictions["split"] == "test").sum()
-    assert subject.cohort.val_target is not None and subject.cohort.train is None
+    inputs = inputs_of_runs({"run": run}, None)
+    assert inputs.warnings[0].startswith("1 patients stand in more than one part")
+    assert "phantom" in inputs.warnings[1] and "label file" in inputs.warnings[2]
+    assert len(inputs.cohort.test) == (run.predictions["split"] == "test").sum()
+    assert inputs.cohort.val_target is not None and inputs.cohort.train is None
 
 
 def test_several_runs_are_judged_by_their_mean_first(tmp_path: Path) -> None:
     runs = {name: read_run(made(tmp_path / name)) for name in ("a", "b")}
-    subject = subject_of_runs(runs, None)
-    assert list(subject.models) == ["mean of 2 runs", "a", "b"] and subject.name == "mean of 2 runs"
+    inputs = inputs_of_runs(runs, None)
+    assert list(inputs.models) == ["mean of 2 runs", "a", "b"] and inputs.name == "mean of 2 runs"
 
 
 def test_no_test_part_is_refused(tmp_path: Path) -> None:
     run = read_run(made(tmp_path / "run"))
     run.metrics["test"] |= {"n": 0, "n_positive": 0, "brier": None}
     with pytest.raises(UserError, match="run: the run has no test images"):
-        subject_of_runs({"run": replace(run, predictions=run.part("val"))}, None)
+        inputs_of_runs({"run": replace(run, predictions=run.part("val"))}, None)
 
 
 def test_labels_are_joined_whatever_folder_and_suffix_a_name_has() -> None:
