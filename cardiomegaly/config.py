@@ -62,12 +62,17 @@ class BackboneConfig:
 
 @dataclass
 class PhantomConfig:
-    """What the generated cohort is made of; see `data.phantom`."""
+    """What the generated cohort is made of, see `data.phantom`, and which weights it may do with.
+
+    Attributes:
+        random_weights: train from random weights where the pretrained ones cannot be had.
+    """
 
     images: int
     size: int
     seed: int
     label_noise: float
+    random_weights: bool
 
 
 @dataclass
@@ -253,16 +258,25 @@ class FeaturesConfig:
     """Whether a frozen backbone is computed in every epoch or once.
 
     Attributes:
-        name: `live`, or `reuse`: feature maps are computed once and kept.
+        name: `live`; `reuse`: feature maps are computed once and kept; or `auto`: reuse where the
+            backbone is frozen and the store fits.
         views: augmented views kept of each training image under `reuse`.
+        most_gb: of `auto`, the largest store that is made, in GB.
+        disk_share: of `auto`, the share of the free disk that may be filled.
     """
 
     name: str
     views: int
+    most_gb: float
+    disk_share: float
 
     def __post_init__(self) -> None:
-        _require(self.name in ("live", "reuse"), "features", "must be live or reuse", self.name)
+        known = self.name in ("auto", "live", "reuse")
+        _require(known, "features", "must be auto, live or reuse", self.name)
         _require(self.views >= 1, "features.views", "must be at least 1", self.views)
+        _require(self.most_gb >= 0, "features.most_gb", "must be at least 0", self.most_gb)
+        share = self.disk_share
+        _require(0 <= share <= 1, "features.disk_share", "must lie between 0 and 1", share)
 
 
 @dataclass

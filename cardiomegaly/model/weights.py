@@ -30,6 +30,10 @@ NAMED = 3  # tensors of each kind that an error names
 Download = Callable[[str, Path, str], None]  # URL, where to, checksum; see `data.download.download`
 
 
+class MissingWeightsError(UserError):
+    """Pretrained weights that are not on this machine and cannot be downloaded."""
+
+
 @dataclass(frozen=True)
 class ObtainedWeights:
     """What a run starts from: the file (None for random weights) and what `metrics.json` says."""
@@ -86,7 +90,7 @@ class PretrainedWeights:
         """The file, downloaded if it is not on this machine.
 
         Raises:
-            UserError: it is not here and cannot be downloaded; says what to do.
+            MissingWeightsError: it is not here and cannot be downloaded; says what to do.
             UserError: the file has another checksum than the published one.
         """
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -98,7 +102,7 @@ class PretrainedWeights:
                     raise OSError("HF_HUB_OFFLINE is set")
                 download(self.url, self.placed, self.checksum)
             except OSError as error:
-                raise UserError(self._advice(error)) from error
+                raise MissingWeightsError(self._advice(error)) from error
             return self.placed
 
     def _check(self, path: Path, algorithm: str, published: str) -> None:
@@ -158,7 +162,8 @@ def obtain(timm_name: str, weights: str, download: Download) -> ObtainedWeights:
         download: brings a file from the network.
 
     Raises:
-        UserError: the file is missing, or cannot be had without a network.
+        MissingWeightsError: they cannot be had without a network.
+        UserError: the file is missing.
         UserError: there are no pretrained weights for this network, or a wrong checksum.
     """
     if weights == "none":

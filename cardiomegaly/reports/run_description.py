@@ -67,7 +67,7 @@ def read_split(run: Run) -> pd.DataFrame:
 def weights_of(run: Run) -> str:
     """Which weights a run started from: "pretrained", "random", the name of a file, or a dash."""
     recorded, configured = run.meta.get("weights") or {}, run.config.get("backbone") or {}
-    if recorded.get("source") == "random":
+    if recorded.get("name") == "none":
         return "random"
     word = str(configured.get("weights") or recorded.get("name") or "not recorded")
     return "random" if word == "none" else word.rsplit("/", 1)[-1]

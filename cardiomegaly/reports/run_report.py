@@ -20,6 +20,8 @@ def write(run: TrainedRun) -> None:
     """Draw plots/ and print the closing table."""
     draw(run)
     print(closing_table(run.record.metrics))
+    if (weights := run.record.meta["weights"])["name"] == "none":
+        print(f"\nweights: {weights['source']}")
     folder = run.record.folder
     print(f"\nrun folder: {folder}\npictures:   {folder / 'plots'}")
 

@@ -151,9 +151,11 @@ def check_startable(configs: Sequence[Config]) -> None:
 
 def _missing(config: Config) -> list[str]:
     data, backbone = config.data, config.backbone
-    looks = [_look_at_weights(backbone.model, backbone.weights)]
+    looks = []
     if data.phantom is None:
-        looks.insert(0, _look_at_data(json.dumps(asdict(data))))
+        looks.append(_look_at_data(json.dumps(asdict(data))))
+    if data.phantom is None or not data.phantom.random_weights:
+        looks.append(_look_at_weights(backbone.model, backbone.weights))
     return [mistake for mistake in looks if mistake]
 
 

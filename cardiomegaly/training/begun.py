@@ -1,4 +1,5 @@
-"""What a run was begun with: its split and label file, which a resumed run must find unchanged."""
+"""What a run was begun with: its split and label file, which a resumed run must find unchanged, and
+what was chosen for it: its weights, and whether features are computed once."""
 
 from __future__ import annotations
 
@@ -15,28 +16,40 @@ from cardiomegaly.training.record import SPLIT, check_hash
 BEGUN = "run.json"
 
 
-def write_begun(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:
-    """Write what a run is begun with: `split.csv`, and its hash and the label file's."""
+def write_begun(
+    folder: Path, split: pd.DataFrame, labels_sha256: str, features: str, weights: str
+) -> None:
+    """Write what a run is begun with: `split.csv`, its hash and the label file's, and choices.
+
+    Args:
+        folder: of the run.
+        split: as `split.csv` holds it.
+        labels_sha256: of the label file.
+        features: `live` or `reuse`.
+        weights: their name, `none` if they are random.
+    """
     write_csv(folder / SPLIT, split)
     hashes = {"split_sha256": sha256(folder / SPLIT), "label_file_sha256": labels_sha256}
-    write_json(folder / BEGUN, hashes)
+    write_json(folder / BEGUN, hashes | {"features": features, "weights": weights})
 
 
-def check_begun(folder: Path) -> None:
-    """Refuse to go on with a run whose split is not the one that it was begun with.
+def read_begun(folder: Path) -> dict[str, str]:
+    """What `write_begun` wrote; its split is the one that the run was begun with.
 
     Raises:
         UserError: `split.csv` was changed, or `run.json` is missing or damaged.
     """
     path = folder / BEGUN
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["split_sha256"]
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        split_sha256 = begun["split_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is missing or damaged, so nothing tells whether {SPLIT} is still the run's "
             "own: restore it, or start the run anew"
         ) from error
-    check_hash(folder / SPLIT, recorded)
+    check_hash(folder / SPLIT, split_sha256)
+    return begun
 
 
 def check_same_data(folder: Path, split: pd.DataFrame, labels_sha256: str) -> None:

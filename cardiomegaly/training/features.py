@@ -1,4 +1,4 @@
-"""`features=reuse`: what a frozen backbone makes of each image, computed once and kept.
+"""`features=reuse` and `auto`: what a frozen backbone makes of each image, computed once and kept.
 
 A frozen backbone gives the same feature maps for the same pixels in every epoch. Here it runs
 once over the validation and test images and over K augmented views of each training image; heads,
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -119,10 +120,7 @@ def reuse_features(
         UserError: the disk lacks room or cannot be written.
     """
     store = _open_store(config, backbone, precision)
-    augmented = build_augmentation(config.augment) is not None
-    views = {"val": [0], "test": [0], "train": [0]}
-    if augmented:
-        views["train"] = list(range(1, config.features.views + 1))
+    views = {"val": [0], "test": [0], "train": _training_views(config)}
     keys = {
         (part, view): _keys(datamodule.parts[part]["key"], view, config.augment)
         for part, numbers in views.items()
@@ -153,6 +151,43 @@ def reuse_features(
             for part, numbers in views.items()
         }
     )
+
+
+def choose_features(
+    config: Config, datamodule: CardiomegalyDataModule, backbone: Backbone, precision: str
+) -> str:
+    """What `features=auto` means for a run, `reuse` or `live`; one line says which and why.
+
+    Args:
+        config: of the run.
+        datamodule: after `setup`.
+        backbone: with its weights.
+        precision: Lightning's word for it.
+    """
+    if config.backbone.trainable != "none":
+        log.info("features=auto: live, since the backbone is trained")
+        return "live"
+    store, parts = _open_store(config, backbone, precision), datamodule.parts
+    views = len(_training_views(config))
+    rows = views * len(parts["train"]) + len(parts["val"]) + len(parts["test"])
+    size = rows * store.row_bytes / 1e9
+    place = next(path for path in store.folder.absolute().parents if path.exists())
+    room = shutil.disk_usage(place).free / 1e9 * config.features.disk_share
+    chosen = "reuse" if size <= min(room, config.features.most_gb) else "live"
+    log.info(
+        "features=auto: %s, since the frozen backbone's features of %s images, %d views of each "
+        "for training, take %.2f GB; allowed are %.3g GB (features.most_gb) and %.1f GB "
+        "(features.disk_share=%g of the free disk)",
+        chosen, f"{rows:,}", views, size, config.features.most_gb, room, config.features.disk_share,
+    )  # fmt: skip
+    return chosen
+
+
+def _training_views(config: Config) -> list[int]:
+    """The views of each training image; 0 is the image as it is."""
+    if build_augmentation(config.augment) is None:
+        return [0]
+    return list(range(1, config.features.views + 1))
 
 
 def _missing(store: RowStore, wanted: pd.DataFrame, progress: bool = False) -> NDArray[np.bool_]:

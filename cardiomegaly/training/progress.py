@@ -47,7 +47,7 @@ def announce(
         f"model: {config.backbone.name} ({config.backbone.model}) at {config.backbone.image_size} "
         f"pixels, trained: {config.backbone.trainable}, features {config.features.name}; "
         f"head {config.head_name}; {_parameters(module)}",
-        f"weights: {'random' if weights.path is None else f'{weights.name} from {weights.source}'}",
+        f"weights: {'' if weights.path is None else f'{weights.name} from '}{weights.source}",
         f"training: balance={config.balance}, seed {config.seed}, batches of "
         f"{datamodule.batch_size}, at most {trained.max_epochs} epochs (counted from 0), ends when "
         f"{trained.monitor} has not been better for {trained.patience}; {device_name(trainer)}, "

@@ -18,8 +18,13 @@ from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
 from cardiomegaly.model.predictor import Predictor
-from cardiomegaly.model.weights import ObtainedWeights, load_weights, obtain
-from cardiomegaly.training.begun import check_begun, check_same_data, write_begun
+from cardiomegaly.model.weights import (
+    MissingWeightsError,
+    ObtainedWeights,
+    load_weights,
+    obtain,
+)
+from cardiomegaly.training.begun import check_same_data, read_begun, write_begun
 from cardiomegaly.training.checkpoints import choose_checkpoint
 from cardiomegaly.training.device import (
     check_device,
@@ -28,7 +33,7 @@ from cardiomegaly.training.device import (
     keep_freed_memory,
     uses_gpu,
 )
-from cardiomegaly.training.features import reuse_features
+from cardiomegaly.training.features import choose_features, reuse_features
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.progress import announce, in_terminal
 from cardiomegaly.training.provenance import describe
@@ -37,6 +42,10 @@ from cardiomegaly.training.results import calibration, part_metrics, predict
 from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
 
 log = logging.getLogger(__name__)
+RANDOM_INSTEAD = (
+    "random weights, as the pretrained ones could not be had: its figures show that the program "
+    "works, and nothing else"
+)
 FALLBACK_BATCH = 24  # images, where `trainer.batch_size=auto` has not yet found its size
 
 
@@ -79,7 +88,11 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
-        _begin(folder, datamodule, resumed=checkpoint is not None)
+        if config.features.name == "auto":
+            config.features.name = choose_features(
+                config, datamodule, module.classifier.backbone, precision
+            )
+        _begin(folder, config, datamodule, weights, resumed=checkpoint is not None)
         module.to(memory_format=torch.channels_last)
         if config.trainer.compile:
             module.classifier.backbone.compile()
@@ -135,7 +148,13 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
         UserError: the weights are not there or do not fit, or the network or head cannot be built
             as configured.
     """
-    weights = obtain(config.backbone.model, config.backbone.weights, download)
+    try:
+        weights = obtain(config.backbone.model, config.backbone.weights, download)
+    except MissingWeightsError as missing:
+        if config.data.phantom is None or not config.data.phantom.random_weights:
+            raise
+        log.warning("%s (%s)", RANDOM_INSTEAD, missing)
+        weights = ObtainedWeights(None, "none", RANDOM_INSTEAD, None)
     module = CardiomegalyModule(
         asdict(config.backbone), dict(config.head), config.trainer.learning_rate, config.threshold
     )
@@ -155,8 +174,12 @@ def _prepare_resume(config: Config, folder: Path) -> Path | None:
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     checkpoint = choose_checkpoint(folder) if config.resume is not None or requeued else None
     if checkpoint is not None:
-        check_begun(folder)
+        begun = read_begun(folder)
         config.split.file = str(folder / SPLIT)
+        if config.features.name == "auto":
+            config.features.name = begun["features"]
+        if begun["weights"] == "none":  # even if pretrained ones have come meanwhile
+            config.backbone.weights = "none"
         log.info("going on from %s", checkpoint)
     elif config.resume is not None:
         log.info("no epoch was finished in %s: the run begins anew", folder)
@@ -164,13 +187,20 @@ def _prepare_resume(config: Config, folder: Path) -> Path | None:
 
 
 @rank_zero_only
-def _begin(folder: Path, datamodule: CardiomegalyDataModule, resumed: bool) -> None:
+def _begin(
+    folder: Path,
+    config: Config,
+    datamodule: CardiomegalyDataModule,
+    weights: ObtainedWeights,
+    resumed: bool,
+) -> None:
     """Record what the run is begun with, or check that it is still the same."""
     labels_sha256 = datamodule.labelled.label_file_sha256
     if resumed:
         check_same_data(folder, datamodule.split_table, labels_sha256)
     else:
-        write_begun(folder, datamodule.split_table, labels_sha256)
+        split, features = datamodule.split_table, config.features.name
+        write_begun(folder, split, labels_sha256, features, weights.name)
     (folder / METRICS).unlink(missing_ok=True)  # from here on the run is unfinished
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.training.begun import check_begun, check_same_data, write_begun
+from cardiomegaly.training.begun import check_same_data, read_begun, write_begun
 from cardiomegaly.training.files import write_csv
 from tests.made_runs import HASH
 
@@ -18,13 +18,13 @@ def begun(folder: Path) -> pd.DataFrame:
     names = [f"{i:08d}_000.png" for i in range(6)]
     parts = ["train", "train", "val", "val", "test", "test"]
     split = pd.DataFrame({"image": names, "patient_id": range(6), "split": parts, "target": 0})
-    write_begun(folder, split, HASH)
+    write_begun(folder, split, HASH, "live", "none")
     return split
 
 
 def test_a_run_goes_on_with_the_split_that_it_was_begun_with(tmp_path: Path) -> None:
     split = begun(tmp_path)
-    check_begun(tmp_path)
+    read_begun(tmp_path)
     check_same_data(tmp_path, split, HASH)
 
 
@@ -39,7 +39,7 @@ def test_a_run_does_not_go_on_with_another_split(tmp_path: Path, change: str) ->
     else:
         (tmp_path / "split.csv").unlink()
     with pytest.raises(UserError, match="split.csv is missing or not the file .*: restore"):
-        check_begun(tmp_path)
+        read_begun(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}"])
@@ -50,7 +50,7 @@ def test_without_its_hashes_a_run_does_not_go_on(tmp_path: Path, content: str | 
     else:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=r"run.json is missing or damaged, .* start the run anew"):
-        check_begun(tmp_path)
+        read_begun(tmp_path)
 
 
 def test_a_run_does_not_go_on_with_other_images_or_labels(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,43 @@ def reused(cfg: DictConfig) -> tuple[CardiomegalyDataModule, Backbone]:
     backbone = build_module(settings)[0].classifier.backbone
     features.reuse_features(settings, datamodule, backbone, CPU, "32-true")
     return datamodule, backbone
+
+
+@pytest.mark.parametrize(
+    ("overrides", "chosen", "why"),
+    [
+        ((), "reuse", "features of {rows} images, 4 views of each for training, take 0.00 GB"),
+        (("augment=none",), "reuse", "features of {plain} images, 1 views"),
+        (("features.most_gb=0",), "live", r"allowed are 0 GB \(features.most_gb\)"),
+        (("features.disk_share=0",), "live", r"and 0.0 GB \(features.disk_share=0 of the free"),
+        (("backbone.trainable=all",), "live", "live, since the backbone is trained"),
+    ],
+)
+def test_auto_reuses_what_fits(
+    composed: Callable[..., DictConfig],
+    caplog: pytest.LogCaptureFixture,
+    overrides: tuple[str, ...],
+    chosen: str,
+    why: str,
+) -> None:
+    settings = config.check(composed("features=auto", *overrides))
+    datamodule = build_datamodule(settings)
+    datamodule.prepare_data()
+    datamodule.setup()
+    backbone = build_module(settings)[0].classifier.backbone
+    with caplog.at_level("INFO"):
+        assert features.choose_features(settings, datamodule, backbone, "32-true") == chosen
+    train, *rest = (len(datamodule.parts[part]) for part in ("train", "val", "test"))
+    told = why.format(rows=4 * train + sum(rest), plain=train + sum(rest))
+    assert re.search(f"features=auto: {chosen}, .*{told}|features=auto: {told}", caplog.text)
+
+
+def test_auto_is_recorded_as_what_it_was_and_resumed_so(trained: Train, tmp_path: Path) -> None:
+    run = read_run(trained(tmp_path / "run"))
+    assert run.config["features"]["name"] == "auto"
+    assert run.meta["features"] == "reuse"
+    trained(run.folder, f"resume={run.folder}", "trainer.max_epochs=2", "features.most_gb=0")
+    assert read_run(run.folder).meta["features"] == "reuse"
 
 
 def test_without_augmentation_it_equals_live_training(trained: Train, tmp_path: Path) -> None:

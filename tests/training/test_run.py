@@ -17,8 +17,10 @@ from omegaconf import DictConfig
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from cardiomegaly import RunError, UserError, config
+from cardiomegaly.data import transfer
 from cardiomegaly.data.split import split_hash
 from cardiomegaly.model.predictor import Predictor, load_classifier, read_checkpoint
+from cardiomegaly.reports.run_description import smoke_reasons
 from cardiomegaly.train import train_and_report
 from cardiomegaly.training import device, trainer
 from cardiomegaly.training.callbacks import PatientEarlyStopping
@@ -26,6 +28,7 @@ from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.record import read_run
 from cardiomegaly.training.run import build_datamodule, build_module
 from tests.conftest import write_config
+from tests.file_server import closed_url, weights_from
 
 Train = Callable[..., Path]
 Compose = Callable[..., DictConfig]
@@ -50,6 +53,28 @@ def test_every_configuration_trains_a_step(
     assert run.meta["backbone"] == backbone
     assert run.meta["balance"] == (balance == "true")
     assert np.isfinite(run.history["train/loss"]).all()
+
+
+def test_the_phantom_cohort_trains_without_pretrained_weights(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
+) -> None:
+    weights_from(closed_url().rpartition("/")[0], tmp_path / "cache", monkeypatch)
+    monkeypatch.setattr(transfer, "PATIENCE", 1)
+    words = ("backbone=resnet152v2", "backbone.image_size=64", "backbone.weights=pretrained")
+    with pytest.raises(UserError, match=r"backbone\.weights=pretrained: .* Put that file at"):
+        trained(tmp_path / "real", *words)
+    phantom = (
+        "data=phantom", f"data.root={tmp_path / 'phantom'}", "data.phantom.images=60",
+        "data.phantom.size=64", "trainer.limit_train_batches=1",
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"backbone\.weights=pretrained"):
+        trained(tmp_path / "refused", *words, *phantom, "data.phantom.random_weights=false")
+    run = read_run(trained(tmp_path / "run", *words, *phantom))
+    told = "random weights, as the pretrained ones could not be had: its figures show that the"
+    assert run.meta["weights"]["source"].startswith(told)
+    assert f"weights: {told}" in capsys.readouterr().out
+    assert [r.levelname for r in caplog.records if r.message.startswith(told)] == ["WARNING"]
+    assert "a frozen backbone of random weights" in smoke_reasons(run)
 
 
 def test_run_folder(trained_run: Path) -> None:
