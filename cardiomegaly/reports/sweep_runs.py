@@ -154,8 +154,7 @@ def _row(run: Run, variables: list[str]) -> dict[str, Any]:
         columns = test["target"], test["probability"], test["patient_id"]
         estimates = metric_intervals(*columns, threshold, test.get("logit"))
         for name, estimate in estimates.items():
-            row |= {name: estimate.value}
-            row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            row |= estimate.columns(name)
     row |= {"threshold": threshold, "n_positive": int(test["target"].sum())}
     return row | {key: run.meta.get(key) for key in (*NUMBERS, *TEXTS)}
 
