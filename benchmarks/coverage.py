@@ -90,22 +90,20 @@ def population(threshold: float) -> dict[str, float]:
     """Every metric of the population."""
     cut = (logit(threshold) - logit(PREVALENCE) + DISTANCE**2 / 2) / DISTANCE
     tp, fp = PREVALENCE * norm.sf(cut - DISTANCE), (1 - PREVALENCE) * norm.sf(cut)
-    values = count_metrics(np.array([tp, fp, 1 - PREVALENCE - fp, PREVALENCE - tp]))
+    truth = count_metrics(np.array([tp, fp, 1 - PREVALENCE - fp, PREVALENCE - tp]))
     score = np.linspace(-9, 12, 400_001)
     step, positive = score[1] - score[0], norm.pdf(score - DISTANCE)
     called = PREVALENCE * norm.sf(score - DISTANCE)
     precision = called / (called + (1 - PREVALENCE) * norm.sf(score))
     error = PREVALENCE * positive * expit(-log_odds(score)) ** 2
     error += (1 - PREVALENCE) * norm.pdf(score) * expit(log_odds(score)) ** 2
-    found = dict.fromkeys((f"{name}, gap" for name in GAPS), 0.0)
-    found |= values
-    hit, false = found["sensitivity"] * RARE, (1 - found["specificity"]) * (1 - RARE)
-    found |= {"ppv if rare": hit / (hit + false)}
+    truth |= {"auroc": float(norm.cdf(DISTANCE / np.sqrt(2)))}
+    truth |= {"average_precision": float((positive * precision).sum() * step)}
+    truth |= {"brier": float(error.sum() * step)}
+    hit, false = truth["sensitivity"] * RARE, (1 - truth["specificity"]) * (1 - RARE)
     missed, clear = RARE - hit, 1 - RARE - false
-    found |= {"npv if rare": clear / (clear + missed)}
-    found |= {"auroc": float(norm.cdf(DISTANCE / np.sqrt(2)))}
-    found |= {"average_precision": float((positive * precision).sum() * step)}
-    return found | {"brier": float(error.sum() * step)}
+    truth |= {"ppv if rare": hit / (hit + false), "npv if rare": clear / (clear + missed)}
+    return truth | dict.fromkeys((f"{name}, gap" for name in GAPS), 0.0)
 
 
 def draw(rng: np.random.Generator, scenario: Scenario) -> tuple[Ints, Array, Ints]:

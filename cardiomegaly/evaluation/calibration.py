@@ -49,8 +49,8 @@ def reliability_table(patients: Patients, calibrated: Mapping[str, Array]) -> pd
             here, stated = patients.part(inside), probability[inside].mean()
             observed = interval(mean_statistic(here, here.target.astype(np.float64)))
             rows.append((method, inside.sum(), stated, *astuple(observed)))
-    columns = ["method", "n", "mean_probability", "observed", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+    names = ["method", "n", "mean_probability", "observed", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def brier_decomposition(

@@ -6,6 +6,7 @@ Sensitivity and specificity are taken to stay as they are: patients differ in nu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -50,9 +51,8 @@ def prevalence_table(
     for share in prevalences:
         row = {"prevalence": share}
         for name, odds in (("ppv", (1 - share) / share), ("npv", share / (1 - share))):
-            wrong = quotients[name]
-            limits = (1 / (1 + odds * rate) for rate in (wrong.value, wrong.high, wrong.low))
-            row |= Estimate(*limits).columns(name)
+            value, low, high = (1 / (1 + odds * rate) for rate in astuple(quotients[name]))
+            row |= Estimate(value, high, low).columns(name)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -2,8 +2,7 @@
 
 A gradient-boosted model sees metadata alone. How well it ranks the labels says what a network could
 gain by reading the view or the scanner off the image; how much of the network's score it explains
-says what the network did gain there at most. Both are measured on images the model was not fitted
-on.
+says what the network did gain there at most. Both are measured on images that it was not fitted on.
 """
 
 from __future__ import annotations
