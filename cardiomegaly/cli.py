@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,11 @@ USER_ERROR = 2
 HYDRA_VERSION = "1.3"  # whose behaviour is wanted, Hydra's `version_base`
 CLOSING = {"[": "]", "{": "}"}
 Options = TypeVar("Options")
+
+
+def option(about: str, default: Any = None) -> Any:
+    """A field of a command's dataclass, with the text that `--help` says of it."""
+    return field(default=default, metadata={"help": about})
 
 
 def run(
@@ -98,6 +103,11 @@ def read_words(words: Iterable[str]) -> list[str]:
         else:
             joined.append(word)
     return [_readable(word) for word in joined]
+
+
+def as_list(value: Any) -> list[str]:
+    """The value of a key that takes one or [several]."""
+    return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 
 def compose(source: Path | type, words: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
@@ -185,9 +195,9 @@ def _readable(word: str) -> str:
 
 def _help(schema: type[Any], description: str) -> str:
     lines = [description.strip(), "", "Options (key=value):"]
-    for field in fields(schema):
-        factory = field.default_factory
-        default = factory() if callable(factory) else field.default
+    for each in fields(schema):
+        factory = each.default_factory
+        default = factory() if callable(factory) else each.default
         note = "required" if default is MISSING else f"default {default}"
-        lines.append(f"  {field.name:<20} {field.metadata.get('help', '')} ({note})")
+        lines.append(f"  {each.name:<20} {each.metadata.get('help', '')} ({note})")
     return "\n".join(lines)
