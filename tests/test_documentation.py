@@ -26,6 +26,7 @@ FILE = re.compile(r"^[\w.-]+\.(py|yaml|md|toml|sh|cff|txt|png|csv|ipynb)$")
 LEFT_BY_RUNS = {  # file names that a run or a data set has, not this project
     "metrics.json", "predictions.csv", "history.csv", "split.csv", "summary.csv", "summary.md",
     "best.yaml", "train_val_list.txt", "test_list.txt", "valid.csv", "train.csv", "mine.csv",
+    "reference_outputs.csv", "explanations.csv", "explanations.html",
     "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv", "MODEL_CARD.md",
     ".hydra/", "checkpoints/", "plots/",
 }  # fmt: skip
