@@ -15,7 +15,7 @@ import pandas as pd
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation.influence import metric_intervals
-from cardiomegaly.reports.pages import METRICS
+from cardiomegaly.reports.markdown import METRICS
 from cardiomegaly.reports.published import BACKBONES
 from cardiomegaly.reports.run_description import smoke_reasons, weights_of
 from cardiomegaly.training.record import Run, UnfinishedRunError, find_runs, read_run
