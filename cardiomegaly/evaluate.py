@@ -150,11 +150,15 @@ def _check(options: Options) -> tuple[list[Path], Path]:
     return folders, options.output or folders[0] / "evaluation"
 
 
+def words_of_data(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words that choose a cohort, which are those of the training, and the others."""
+    of_data = [word for word in words if word.startswith(("data=", "data.", "cohort."))]
+    return of_data, [word for word in words if word not in of_data]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    of_data = [word for word in words if word.startswith(("data=", "data.", "cohort."))]
-    others = [word for word in words if word not in of_data]
+    of_data, others = words_of_data(sys.argv[1:] if argv is None else argv)
     return cli.run(Options, partial(act, of_data=of_data), __doc__, others)
 
 

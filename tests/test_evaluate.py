@@ -202,10 +202,9 @@ def test_a_planted_shortcut_is_found(heart: bool, tmp_path: Path) -> None:
     found = results(tmp_path / "p_evaluation")
     view = rows(found, "shortcuts").set_index("source").loc["view"]
     assert auroc(found) > 0.9
-    named = any(
-        "reading view in place of the heart" in words for words in found["shortcuts_in_words"]
-    )
-    assert named is not heart
+    page = " ".join((tmp_path / "p_evaluation" / "evaluation.md").read_text().split())
+    assert ("view in place of the heart" in page) is not heart
+    assert ("view" in found["shortcuts_suspected"]) is not heart
     assert (view["residual_auroc"] > 0.9) == heart and (view["explained"] > 0.5) != heart
 
 
