@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from cardiomegaly import UserError, cli
+from cardiomegaly.evaluation.settings import Settings
 
 
 @dataclass
-class Options:
+class Options(Settings):
     run: Any = field(
         default=None,
         metadata={"help": "folder of a run, or [several], which are averaged and compared"},
@@ -40,13 +41,6 @@ class Options:
     )
     images: str | None = field(default=None, metadata={"help": "folder of the images; a run's own"})
     output: str | None = field(default=None, metadata={"help": "folder for the results"})
-    sensitivity: float = field(default=0.90, metadata={"help": "wanted, for one of the thresholds"})
-    specificity: float = field(default=0.90, metadata={"help": "wanted, for one of the thresholds"})
-    minimum: int = field(
-        default=10, metadata={"help": "positive and negative images that a subgroup needs"}
-    )
-    resamples: int = field(default=2000, metadata={"help": "of the bootstrap over patients"})
-    seed: int = field(default=0, metadata={"help": "of the bootstrap and the folds"})
     flip: bool = field(default=False, metadata={"help": "average each image with its mirror image"})
     boxes: str | None = field(default=None, metadata={"help": "NIH's box list; the one in images"})
     given_boxes: str | None = field(
@@ -56,9 +50,6 @@ class Options:
         default=None, metadata={"help": "judge Grad-CAM; null where grad-cam is installed"}
     )
     device: str = field(default="auto", metadata={"help": "for maps and flips: auto, cpu or cuda"})
-    fraction: float = field(
-        default=0.5, metadata={"help": "of a map's range, above which its box lies"}
-    )
 
 
 def act(options: Options) -> None:
@@ -66,7 +57,7 @@ def act(options: Options) -> None:
     output = _check(options)
     # Not imported above: --help and a mistake in the words need none of it.
     from cardiomegaly.data.image_folder import ImageFolder
-    from cardiomegaly.evaluation.assessment import Settings, assess
+    from cardiomegaly.evaluation.assessment import assess
     from cardiomegaly.reports.ensemble import average_flips
     from cardiomegaly.reports.evaluation_inputs import inputs_of_csv, inputs_of_runs, name_runs
     from cardiomegaly.reports.evaluation_page import write_evaluation
@@ -94,16 +85,12 @@ def act(options: Options) -> None:
             if options.flip and images is not None
         }
         inputs = inputs_of_runs(runs, labels, flipped)
-    settings = Settings(
-        options.sensitivity, options.specificity, options.minimum, options.resamples, options.seed
-    )
-    assessment = assess(inputs.cohort, inputs.models, settings)
+    assessment = assess(inputs.cohort, inputs.models, options)
     localisation = localise(
         inputs.images, runs, images, boxes=given["boxes"], given_boxes=given["given_boxes"],
-        gradcam=options.gradcam, fraction=options.fraction, resamples=options.resamples,
-        seed=options.seed, device=options.device,
+        gradcam=options.gradcam, fraction=options.fraction, device=options.device,
     )  # fmt: skip
-    summary = write_evaluation(output, inputs, assessment, localisation, settings, images)
+    summary = write_evaluation(output, inputs, assessment, localisation, options, images)
     print("\n".join([*summary, *(f"warning: {warning}" for warning in inputs.warnings)]))
     print(f"\nreport: {output / 'evaluation.html'}")
 

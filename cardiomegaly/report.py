@@ -17,7 +17,6 @@ from cardiomegaly import cli
 @dataclass
 class Options:
     sweep: str = field(default=MISSING, metadata={"help": "folder of the sweep"})
-    resamples: int = field(default=2000, metadata={"help": "of the bootstrap behind the intervals"})
     device: str = field(
         default="auto", metadata={"help": "for the best run's maps: auto, cpu or cuda"}
     )
@@ -32,7 +31,7 @@ def act(options: Options) -> None:
     folder = Path(options.sweep)
     # A folder of runs that no sweep has kept a ledger for is reported as well.
     ledger = read_ledger(folder) if (folder / LEDGER).is_dir() else None
-    summary, warnings = report_sweep(folder, ledger, options.resamples, options.device)
+    summary, warnings = report_sweep(folder, ledger, options.device)
     print("\n".join([*summary, *(f"warning: {warning}" for warning in warnings)]))
     print(f"\nreport: {folder / 'report.html'}")
 

@@ -129,7 +129,7 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("command", "typed", "completed"),
     [
-        ("evaluate", "res", "resamples="),
+        ("evaluate", "min", "minimum="),
         ("report", "swe", "sweep="),
         ("train", "backbone=mob", "backbone=mobilenetv1"),
         ("train", "trainer.pat", "trainer.patience="),

@@ -139,8 +139,12 @@ def test_metric(project: Path, small: list[str]) -> None:
     (command,) = make("A metric", project)
     folder = train(command, project, small)
     test = json.loads((folder / "metrics.json").read_text())["test"]
-    expected = (test["sensitivity"] + test["specificity"]) / 2
-    assert test["balanced_accuracy"] == pytest.approx(expected)
+    assert test["jaccard"] == pytest.approx(test["f1"] / (2 - test["f1"]))
+    judge = "python -m cardiomegaly.evaluate device=cpu gradcam=false"
+    run(judge, project, f"run={folder}")
+    table = pd.read_csv(folder / "evaluation" / "thresholds.csv").set_index(["rule", "metric"])
+    jaccard = table.loc[("fixed", "jaccard")]
+    assert jaccard["low"] < jaccard["value"] == pytest.approx(test["jaccard"])
 
 
 def test_command(project: Path, phantom_root: Path) -> None:

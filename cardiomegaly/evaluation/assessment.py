@@ -10,52 +10,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation import calibration
 from cardiomegaly.evaluation.comparison import compare
 from cardiomegaly.evaluation.fitting import Cohort, Fitting, Predicted
+from cardiomegaly.evaluation.influence import (
+    mean_statistic,
+    ranking_statistics,
+    threshold_statistics,
+)
+from cardiomegaly.evaluation.intervals import Estimate, Patients, interval
 from cardiomegaly.evaluation.label_audit import LabelAudit, audit_labels
 from cardiomegaly.evaluation.metrics import (
     Array,
-    Ints,
-    binary_metrics,
     checked,
     expected_calibration_error,
     ranking,
 )
 from cardiomegaly.evaluation.prevalence import decision_curve, prevalence_table
+from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.evaluation.shortcuts import Shortcuts, evaluate_shortcuts
-from cardiomegaly.evaluation.subgroups import MINIMUM, Subgroups, evaluate_subgroups
-from cardiomegaly.evaluation.uncertainty import (
-    RESAMPLES,
-    Draws,
-    Estimate,
-    delong_interval,
-    draw_patients,
-    error_draws,
-    interval,
-    ranking_draws,
-    threshold_draws,
-)
+from cardiomegaly.evaluation.subgroups import Subgroups, evaluate_subgroups
 
 FIXED, YOUDEN, BEST_F1 = "fixed", "Youden", "largest F1"
 RAW = "as given"
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Wanted rates, the least images of a subgroup, resamples and seed of the bootstrap."""
-
-    sensitivity: float = 0.90
-    specificity: float = 0.90
-    minimum: int = MINIMUM
-    resamples: int = RESAMPLES
-    seed: int = 0
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -69,7 +54,6 @@ class Assessment:
     fitted_on: str
     thresholds: pd.DataFrame
     shared: str
-    delong: Estimate
     calibration: pd.DataFrame
     reliability: pd.DataFrame
     prevalence: pd.DataFrame
@@ -85,7 +69,7 @@ def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) 
     """Judge the first model in every way and compare it with the others.
 
     Raises:
-        UserError: as `metrics.checked`; a wanted rate outside [0, 1]; fewer than one resample.
+        UserError: as `metrics.checked`; a wanted rate outside [0, 1].
     """
     for predicted in models.values():
         checked(cohort.test["target"], predicted.test)
@@ -95,40 +79,44 @@ def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) 
     table, target = cohort.test.assign(probability=predicted.test), fitting.target
     if predicted.test_logit is not None:
         table["logit"] = predicted.test_logit
-    score = ranking(predicted.test, predicted.test_logit)
-    draws = draw_patients(target, fitting.patient, settings.resamples, settings.seed)
+    patients = Patients.of(target, fitting.patient)
     cuts = _cuts(fitting, predicted, settings, undefined)
     shared = YOUDEN if YOUDEN in cuts else FIXED
     calibrated = _calibrated(fitting, predicted, undefined)
     best = calibrated.get(calibration.PLATT, predicted.test)
-    return Assessment(
-        fitted_on=fitting.where,
-        thresholds=_threshold_table(target, predicted, draws, cuts),
-        shared=shared,
-        delong=delong_interval(target, score),
-        calibration=_calibration_table(target, calibrated, predicted, draws),
-        reliability=pd.concat(
-            [
-                calibration.reliability_table(target, score).assign(method=name)
-                for name, score in calibrated.items()
-            ],
-            ignore_index=True,
+    rates = threshold_statistics(patients, predicted.test, cuts[shared])
+    parts: dict[str, Callable[[], Any]] = {
+        "thresholds": lambda: _threshold_table(patients, predicted, cuts),
+        "calibration": lambda: _calibration_table(patients, calibrated, predicted),
+        "reliability": lambda: _reliability_table(patients, calibrated),
+        "prevalence": lambda: prevalence_table(
+            interval(rates["sensitivity"]), interval(rates["specificity"])
         ),
-        prevalence=prevalence_table(target, predicted.test, draws, cuts[shared]),
-        decision=_or_why(undefined, "decision curve", lambda: decision_curve(target, best)),
-        subgroups=evaluate_subgroups(table, draws, cuts[shared], settings.minimum),
-        shortcuts=_or_why(
+        "decision": lambda: _or_why(
+            undefined, "decision curve", lambda: decision_curve(target, best)
+        ),
+        "subgroups": lambda: evaluate_subgroups(table, patients, cuts[shared], settings.minimum),
+        "shortcuts": lambda: _or_why(
             undefined,
             "shortcuts",
-            lambda: evaluate_shortcuts(table, draws, cohort.train, settings.seed),
+            lambda: evaluate_shortcuts(table, patients, cohort.train, settings.seed),
         ),
-        audit=_audit(cohort, table.assign(called=predicted.test >= cuts[shared]), undefined),
-        comparison=_compared(fitting, models, draws, undefined) if len(models) > 1 else None,
+        "audit": lambda: _audit(
+            cohort, table.assign(called=predicted.test >= cuts[shared]), undefined
+        ),
+        "comparison": lambda: _compared(fitting, models, patients, undefined),
+    }
+    # A bar in a terminal, where it takes longer than seconds.
+    bar = tqdm(parts.items(), "evaluating", delay=3, disable=None, leave=False)
+    return Assessment(
+        fitted_on=fitting.where,
+        shared=shared,
         undefined=undefined,
+        **{name: compute() for name, compute in bar},
     )
 
 
-def _or_why(undefined: dict[str, str], what: str, compute: Callable[[], Found]) -> Found | None:
+def _or_why(undefined: dict[str, str], what: str, compute: Callable[[], Result]) -> Result | None:
     """Compute, or keep the reason why these predictions do not allow it."""
     try:
         return compute()
@@ -150,27 +138,27 @@ def _cuts(
     rules[f"specificity {settings.specificity:g}"] = ("specificity", settings.specificity)
     cuts: dict[str, float | Array] = {FIXED: 0.5}
     for name, rule in rules.items():
-        found = _or_why(
-            undefined, f"threshold {name}", partial(fitting.threshold, predicted, *rule)
-        )
-        if found is not None:
-            cuts[name] = found
+        cut = _or_why(undefined, f"threshold {name}", partial(fitting.threshold, predicted, *rule))
+        if cut is not None:
+            cuts[name] = cut
     return cuts
 
 
 def _threshold_table(
-    target: Ints, predicted: Predicted, draws: Draws, cuts: Mapping[str, float | Array]
+    patients: Patients, predicted: Predicted, cuts: Mapping[str, float | Array]
 ) -> pd.DataFrame:
-    probability, logit = predicted.test, predicted.test_logit
-    whole = ranking_draws(draws, target, ranking(probability, logit))
-    whole |= error_draws(draws, target, probability)
+    probability = predicted.test
+    whole = ranking_statistics(patients, ranking(probability, predicted.test_logit))
+    whole["brier"] = mean_statistic(patients, (probability - patients.target) ** 2)
+    estimates = {name: interval(statistic) for name, statistic in whole.items()}
+    estimates["ece"] = Estimate(expected_calibration_error(patients.target, probability))
     rows = []
     for rule, cut in cuts.items():
-        values = binary_metrics(target, probability, cut, logit)
-        for metric, drawn in (threshold_draws(draws, target, probability, cut) | whole).items():
-            found = interval(values[metric], drawn)
-            row = {"rule": rule, "threshold": values["threshold"], "metric": metric}
-            rows.append(row | asdict(found))
+        called = threshold_statistics(patients, probability, cut)
+        here = {name: interval(statistic) for name, statistic in called.items()} | estimates
+        for metric, estimate in here.items():
+            row = {"rule": rule, "threshold": np.mean(cut), "metric": metric}
+            rows.append(row | asdict(estimate))
     return pd.DataFrame(rows)
 
 
@@ -179,31 +167,33 @@ def _calibrated(
 ) -> dict[str, Array]:
     kept = {RAW: predicted.test}
     for name in calibration.CALIBRATIONS:
-        found = _or_why(
-            undefined, f"calibration {name}", partial(fitting.calibrate, predicted, name)
-        )
-        if found is not None:
-            kept[name] = found
+        what = f"calibration {name}"
+        score = _or_why(undefined, what, partial(fitting.calibrate, predicted, name))
+        if score is not None:
+            kept[name] = score
     return kept
 
 
+def _reliability_table(patients: Patients, calibrated: Mapping[str, Array]) -> pd.DataFrame:
+    tables = [
+        calibration.reliability_table(patients, score).assign(method=name)
+        for name, score in calibrated.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
 def _calibration_table(
-    target: Ints, calibrated: Mapping[str, Array], predicted: Predicted, draws: Draws
+    patients: Patients, calibrated: Mapping[str, Array], predicted: Predicted
 ) -> pd.DataFrame:
-    rows = []
+    rows, target = [], patients.target
     for name, score in calibrated.items():
-        parts, drawn = (
-            calibration.brier_decomposition(target, score),
-            error_draws(draws, target, score),
-        )
-        ece = expected_calibration_error(target, score)
+        brier = interval(mean_statistic(patients, (score - target) ** 2))
         slope, intercept = calibration.slope_intercept(
             target, score, predicted.test_logit if name == RAW else None
         )
-        row: dict[str, float | str] = {"method": name, **asdict(parts), "ece": ece}
-        for metric, value in (("brier", parts.brier), ("ece", ece)):
-            found = interval(value, drawn[metric])
-            row |= {f"{metric}_low": found.low, f"{metric}_high": found.high}
+        row = {"method": name, **calibration.brier_decomposition(target, score)}
+        row |= {"brier_low": brier.low, "brier_high": brier.high}
+        row |= {"ece": expected_calibration_error(target, score)}
         rows.append(row | {"slope": slope, "intercept": intercept})
     return pd.DataFrame(rows)
 
@@ -216,11 +206,16 @@ def _audit(cohort: Cohort, table: pd.DataFrame, undefined: dict[str, str]) -> La
 
 
 def _compared(
-    fitting: Fitting, models: Mapping[str, Predicted], draws: Draws, undefined: dict[str, str]
-) -> pd.DataFrame:
+    fitting: Fitting,
+    models: Mapping[str, Predicted],
+    patients: Patients,
+    undefined: dict[str, str],
+) -> pd.DataFrame | None:
+    if len(models) < 2:
+        return None
     cuts: dict[str, float | Array] = {}
     for name, predicted in models.items():
         what = f"threshold {YOUDEN} of {name}"
-        found = _or_why(undefined, what, partial(fitting.threshold, predicted, "youden"))
-        cuts[name] = 0.5 if found is None else found
-    return compare(fitting.target, models, draws, cuts)
+        cut = _or_why(undefined, what, partial(fitting.threshold, predicted, "youden"))
+        cuts[name] = 0.5 if cut is None else cut
+    return compare(patients, models, cuts)

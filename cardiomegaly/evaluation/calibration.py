@@ -1,93 +1,81 @@
 """Calibration: can a probability be taken at its word?
 
 Platt's line on the logit and isotonic regression are fitted on validation at its natural
-prevalence. Where there is no validation part, thresholds and calibration are cross-fitted: each
-patient's images are treated by what the other patients gave.
+prevalence (`fitting.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
-from scipy.stats import binomtest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from cardiomegaly import UserError
-from cardiomegaly.evaluation.metrics import ECE_BINS, Array, Ints, bin_index, checked
-from cardiomegaly.evaluation.uncertainty import LEVEL
+from cardiomegaly.evaluation.influence import mean_statistic
+from cardiomegaly.evaluation.intervals import Patients, interval
+from cardiomegaly.evaluation.metrics import ECE_BINS, Array, Ints, bin_index, checked, ratio
 
 Calibrator = Callable[[ArrayLike], Array]
 PLATT, ISOTONIC = "Platt", "isotonic"
-FOLDS = 5
 # Above 0 and below 1 a probability has a finite logit; a float32 sigmoid saturates at 1 - 6e-8.
 EDGE = 1e-7
 WEAK = 1e6  # inverse strength of the penalty: next to none, so that a separable fit stays finite
-
-
-@dataclass(frozen=True)
-class BrierParts:
-    """Brier score = reliability - resolution + uncertainty + within.
-
-    `within` is what the bins hide: the spread of probabilities inside a bin.
-    """
-
-    brier: float
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
 
 
 def log_odds(probability: ArrayLike, known: ArrayLike | None = None) -> Array:
     """The `known` logits, or those of the probabilities, which are kept finite at 0 and 1."""
     if known is not None:
         return np.asarray(known, np.float64)
-    found: Array = logit(np.clip(np.asarray(probability, np.float64), EDGE, 1 - EDGE))
-    return found
+    return np.asarray(logit(np.clip(np.asarray(probability, np.float64), EDGE, 1 - EDGE)))
 
 
-def reliability_table(
-    target: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS, equal_mass: bool = True
-) -> pd.DataFrame:
-    """Stated against observed frequency, a row a bin.
+def reliability_table(patients: Patients, probability: Array) -> pd.DataFrame:
+    """Stated against observed frequency, a row a bin of equal mass.
 
     Returns:
-        n, mean_probability, observed, low, high: the last two are Wilson's 95% interval, which
-        takes images for independent but holds where a bin has no positive image.
+        n, mean_probability, observed, low, high (the 95% interval of the frequency).
     """
-    truth, score = checked(target, probability)
-    index = bin_index(score, bins, equal_mass)
+    index = bin_index(probability, ECE_BINS)
     rows = []
     for number in np.unique(index):
         inside = index == number
-        test = binomtest(int(truth[inside].sum()), int(inside.sum()))
-        between = test.proportion_ci(LEVEL, "wilson")
-        rows.append((inside.sum(), score[inside].mean(), test.statistic, between.low, between.high))
-    return pd.DataFrame(rows, columns=["n", "mean_probability", "observed", "low", "high"])
+        here = patients.part(inside)
+        observed = interval(mean_statistic(here, here.target.astype(np.float64)))
+        row = {"n": int(inside.sum()), "mean_probability": probability[inside].mean()}
+        row |= {"observed": observed.value, "low": observed.low, "high": observed.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def brier_decomposition(
     target: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS
-) -> BrierParts:
+) -> dict[str, float]:
     """Split the Brier score by bins of equal mass.
+
+    Returns:
+        brier = reliability - resolution + uncertainty + within, where `within` is what the bins
+        hide: the spread of probabilities inside a bin.
 
     Source: Murphy, "A new vector partition of the probability score", J. Appl. Meteorol. 1973;
     the remainder after Stephenson et al., Weather and Forecasting 2008.
     """
     truth, score = checked(target, probability)
-    table = reliability_table(truth, score, bins)
-    share, base = table["n"] / len(truth), truth.mean()
-    reliability = float((share * (table["mean_probability"] - table["observed"]) ** 2).sum())
-    resolution = float((share * (table["observed"] - base) ** 2).sum())
-    uncertainty, brier = float(base * (1 - base)), float(np.mean((score - truth) ** 2))
-    within = brier - reliability + resolution - uncertainty
-    return BrierParts(brier, reliability, resolution, uncertainty, within)
+    index, base = bin_index(score, bins), float(truth.mean())
+    n = np.bincount(index)
+    stated, observed = (ratio(np.bincount(index, values), n) for values in (score, truth))
+    parts = {
+        "brier": float(np.mean((score - truth) ** 2)),
+        "reliability": float(np.nansum(n * (stated - observed) ** 2) / len(truth)),
+        "resolution": float(np.nansum(n * (observed - base) ** 2) / len(truth)),
+        "uncertainty": base * (1 - base),
+    }
+    explained = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
+    return parts | {"within": parts["brier"] - explained}
 
 
 def slope_intercept(
@@ -140,8 +128,7 @@ def fit_platt(target: ArrayLike, logit: ArrayLike) -> Calibrator:
     slope, intercept = platt_line(target, logit)
 
     def calibrate(given: ArrayLike) -> Array:
-        found: Array = expit(slope * np.asarray(given, np.float64) + intercept)
-        return found
+        return np.asarray(expit(slope * np.asarray(given, np.float64) + intercept))
 
     return calibrate
 
@@ -172,51 +159,3 @@ def both_classes(target: ArrayLike) -> Ints:
             f"{truth[0]}; fit it on a larger part"
         )
     return truth
-
-
-def patient_folds(target: ArrayLike, patient: ArrayLike, folds: int, seed: int) -> Ints:
-    """Give each patient a fold, dealing those with a positive image out apart from the others.
-
-    Returns:
-        (n,) the fold of each image; fewer folds where one class has fewer patients.
-
-    Raises:
-        UserError: fewer than two patients with or without a positive image.
-    """
-    names, index = np.unique(np.asarray(patient), return_inverse=True)
-    positive = np.bincount(index, weights=np.asarray(target, np.float64)) > 0
-    least = min(int(positive.sum()), int((~positive).sum()))
-    if least < 2:
-        raise UserError(
-            "patient: cross-fitting needs two patients with a positive image and two without, "
-            f"got {int(positive.sum())} and {int((~positive).sum())}"
-        )
-    rng, folds = np.random.default_rng(seed), min(folds, least)
-    fold = np.zeros(len(names), np.int64)
-    for stratum in (np.flatnonzero(positive), np.flatnonzero(~positive)):
-        fold[rng.permutation(stratum)] = np.arange(len(stratum)) % folds
-    return fold[index]
-
-
-def cross_fit(
-    target: ArrayLike,
-    score: ArrayLike,
-    patient: ArrayLike,
-    treat: Callable[[Ints, Array, Array], ArrayLike],
-    seed: int = 0,
-) -> Array:
-    """Treat each patient's scores by what was fitted on other patients.
-
-    `treat(target, score, given)` fits on the first two and returns a value for each `given`,
-    or one for all.
-
-    Raises:
-        UserError: as `patient_folds`.
-    """
-    truth, scores = np.asarray(target, np.int64), np.asarray(score, np.float64)
-    fold = patient_folds(truth, patient, FOLDS, seed)
-    treated = np.empty_like(scores)
-    for number in np.unique(fold):
-        held = fold == number
-        treated[held] = treat(truth[~held], scores[~held], scores[held])
-    return treated

@@ -1,8 +1,4 @@
-"""Compares models on the same images: paired patient bootstrap, DeLong's test, Holm's correction.
-
-The same resamples of patients serve both models of a pair, so what makes a patient easy for both
-does not widen the interval of their difference.
-"""
+"""Compares models on the same images, patient by patient, with Holm's correction."""
 
 from __future__ import annotations
 
@@ -12,19 +8,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import norm
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation.fitting import Predicted
-from cardiomegaly.evaluation.metrics import Array, Ints, binary_metrics, ranking
-from cardiomegaly.evaluation.uncertainty import (
-    Draws,
-    delong,
-    error_draws,
-    interval,
-    ranking_draws,
-    threshold_draws,
-)
+from cardiomegaly.evaluation.influence import metric_statistics
+from cardiomegaly.evaluation.intervals import Patients, paired_difference
+from cardiomegaly.evaluation.metrics import Array
 
 COMPARED = (
     "auroc",
@@ -59,7 +48,7 @@ def common_images(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
 
 
 def refuse_repeats(name: str, images: pd.Series) -> None:
-    """Raise a ValueError where an image stands more than once."""
+    """Raise a UserError where an image stands more than once."""
     twice = images.duplicated()
     if twice.any():
         raise UserError(
@@ -97,71 +86,30 @@ def holm(p_values: ArrayLike) -> Array:
     return corrected
 
 
-def delong_test(target: ArrayLike, first: ArrayLike, second: ArrayLike) -> float:
-    """Two-sided p-value of equal AUROC on the same images; 1 for equal rankings, nan if undefined.
-
-    Source: DeLong et al., "Comparing the areas under two or more correlated ROC curves",
-    Biometrics 1988.
-    """
-    auroc, covariance = delong(target, np.stack([np.asarray(first), np.asarray(second)]))
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    difference = abs(auroc[0] - auroc[1])
-    if np.isnan(variance):
-        return float("nan")
-    # Rounding leaves a variance near 1e-20 where the rankings are equal.
-    if variance < 1e-15:
-        return 1.0 if difference < 1e-12 else 0.0
-    return float(2 * norm.sf(difference / np.sqrt(variance)))
-
-
-def bootstrap_p(draws: Array) -> float:
-    """Two-sided p-value of no difference: twice the smaller share of resamples on one side of 0."""
-    defined = draws[np.isfinite(draws)]
-    if not len(defined):
-        return float("nan")
-    lower, upper = (int(side.sum()) + 1 for side in (defined <= 0, defined >= 0))
-    return float(min(1.0, 2 * min(lower, upper) / (len(defined) + 1)))
-
-
 def compare(
-    target: Ints,
-    models: Mapping[str, Predicted],
-    draws: Draws,
-    thresholds: Mapping[str, float | Array],
+    patients: Patients, models: Mapping[str, Predicted], thresholds: Mapping[str, float | Array]
 ) -> pd.DataFrame:
     """Compare every pair of models in every metric of `COMPARED`.
 
     Args:
-        target: (n,) of 0 and 1.
-        models: by name; their test part is in the order of `target`.
-        draws: resamples of the same n images.
+        patients: those of the test part.
+        models: by name; their test part is in the order of the patients' images.
         thresholds: each model's own.
 
     Returns:
-        A row a pair and metric: first, second, metric, difference (first - second), low, high,
-        p_bootstrap, p_bootstrap_holm, and for AUROC p_delong, p_delong_holm. Holm's correction
-        counts the pairs within one metric.
+        A row a pair and metric: first, second, metric, difference (first - second), low, high, p,
+        p_holm. Holm's correction counts the pairs within one metric.
     """
-    drawn, values, scores = {}, {}, {}
-    for name, model in models.items():
-        values[name] = binary_metrics(target, model.test, thresholds[name], model.test_logit)
-        scores[name] = ranking(model.test, model.test_logit)
-        drawn[name] = ranking_draws(draws, target, scores[name])
-        drawn[name] |= error_draws(draws, target, model.test)
-        drawn[name] |= threshold_draws(draws, target, model.test, thresholds[name])
+    statistics = {
+        name: metric_statistics(patients, model.test, thresholds[name], model.test_logit)
+        for name, model in models.items()
+    }
     rows = []
     for metric in COMPARED:
         for first, second in combinations(models, 2):
-            gap = drawn[first][metric] - drawn[second][metric]
-            found = interval(values[first][metric] - values[second][metric], gap)
-            row = {"first": first, "second": second, "metric": metric, "difference": found.value}
-            row |= {"low": found.low, "high": found.high, "p_bootstrap": bootstrap_p(gap)}
-            if metric == "auroc":
-                row["p_delong"] = delong_test(target, scores[first], scores[second])
-            rows.append(row)
+            gap, p = paired_difference(statistics[first][metric], statistics[second][metric])
+            row = {"first": first, "second": second, "metric": metric}
+            rows.append(row | {"difference": gap.value, "low": gap.low, "high": gap.high, "p": p})
     table = pd.DataFrame(rows)
-    for column in ("p_bootstrap", "p_delong"):
-        table[f"{column}_holm"] = table.groupby("metric")[column].transform(
-            lambda part: holm(part.to_numpy())
-        )
+    table["p_holm"] = table.groupby("metric")["p"].transform(lambda part: holm(part.to_numpy()))
     return table

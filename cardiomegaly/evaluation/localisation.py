@@ -14,6 +14,7 @@ centre of all pixels that reach the maximum.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiomegaly import UserError
+from cardiomegaly.evaluation.influence import mean_statistic
+from cardiomegaly.evaluation.intervals import Patients, interval, paired_difference
 from cardiomegaly.evaluation.metrics import Array
-from cardiomegaly.evaluation.uncertainty import RESAMPLES, Draws, draw_patients, interval
 
 FRAME = 1024
 # Maps are scaled to this many pixels a side: a quarter of the frame, finer than any map here.
 GRID = 256
-FRACTION = 0.5
 CUTS = (0.1, 0.3, 0.5, 0.7)
 BASELINES = ("mean box", "centred box", "half-size mean box")
 
@@ -92,9 +93,7 @@ def _boxes(name: str, boxes: Array) -> Array:
     return numbers
 
 
-def score_maps(
-    maps: Sequence[NDArray[np.floating]], true: Array, fraction: float = FRACTION
-) -> pd.DataFrame:
+def score_maps(maps: Sequence[NDArray[np.floating]], true: Array, fraction: float) -> pd.DataFrame:
     """Judge a saliency map (h, w) for each image, as `score_boxes` does.
 
     energy is the share of the map's sum that lies in the true box. A map without a positive value
@@ -175,11 +174,7 @@ def blind_boxes(true: Array) -> dict[str, Array]:
 
 
 def summarise(
-    scores: Mapping[str, pd.DataFrame],
-    true: Array,
-    patient: Sequence[int],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    scores: Mapping[str, pd.DataFrame], true: Array, patient: Sequence[int]
 ) -> pd.DataFrame:
     """Average each method over images and measure its lift over the best blind baseline.
 
@@ -187,32 +182,27 @@ def summarise(
         scores: by method, of `score_boxes` or `score_maps` on the same n images.
         true: (n, 4) boxes.
         patient: (n,) identifiers.
-        resamples, seed: of the bootstrap over patients.
 
     Returns:
         A row a method (baselines last) and metric: method, metric, value, low, high,
-        best_baseline, lift, lift_low, lift_high. The best baseline is chosen anew in every
-        resample, so its choice does not flatter the method.
+        best_baseline, lift, lift_low, lift_high. The limits of the lift are the lowest over all
+        baselines, so the choice of the best does not flatter the method.
     """
     blind = {name: score_boxes(box, true) for name, box in blind_boxes(true).items()}
-    draws = draw_patients(np.ones(len(true)), patient, resamples, seed)
-    drawn = {name: _means(draws, table) for name, table in {**scores, **blind}.items()}
+    patients = Patients.of(np.ones(len(true)), patient)
+    statistics = {
+        name: {metric: mean_statistic(patients, table[metric].to_numpy()) for metric in table}
+        for name, table in {**scores, **blind}.items()
+    }
     rows = []
-    for name, table in {**scores, **blind}.items():
-        for index, metric in enumerate(table.columns):
-            found = interval(table[metric].mean(), drawn[name][:, index])
-            row = {"method": name, "metric": metric, "value": found.value}
-            row |= {"low": found.low, "high": found.high}
+    for name, metrics in statistics.items():
+        for metric, statistic in metrics.items():
+            row = {"method": name, "metric": metric, **asdict(interval(statistic))}
             if name in scores:
-                means = {other: blind[other][metric].mean() for other in blind}
-                best = max(means, key=lambda other: means[other])
-                rival = np.max([drawn[other][:, index] for other in blind], axis=0)
-                lift = interval(found.value - means[best], drawn[name][:, index] - rival)
-                row |= {"best_baseline": best, "lift": lift.value}
-                row |= {"lift_low": lift.low, "lift_high": lift.high}
+                lifts = {b: paired_difference(statistic, statistics[b][metric])[0] for b in blind}
+                best = min(lifts, key=lambda baseline: lifts[baseline].value)
+                row |= {"best_baseline": best, "lift": lifts[best].value}
+                row |= {"lift_low": min(lift.low for lift in lifts.values())}
+                row |= {"lift_high": min(lift.high for lift in lifts.values())}
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _means(draws: Draws, table: pd.DataFrame) -> Array:
-    return draws.means(table.to_numpy())

@@ -1,4 +1,4 @@
-"""The metrics of the design page, by their names there, and decision thresholds fitted to a rule.
+"""The metrics of the design page, by their names there.
 
 What is not defined is nan and never a number that looks like a result: AUROC and average precision
 without both classes, predictive values without a prediction of that kind. An image counts as
@@ -17,24 +17,6 @@ from cardiomegaly import UserError
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-NAMES = (
-    "accuracy",
-    "ppv",
-    "npv",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "f1_weighted",
-    "f1_macro",
-    "auroc",
-    "average_precision",
-    "brier",
-    "ece",
-    "threshold",
-    "n",
-    "n_positive",
-)
-RULES = ("youden", "f1", "sensitivity", "specificity")
 ECE_BINS = 10
 ROUNDING = 1e-5  # of probabilities that were written with few digits
 
@@ -144,9 +126,9 @@ def binary_metrics(
         logit: (n,) of the same predictions, where known: AUROC and average precision rank by it.
 
     Returns:
-        One number for each of `NAMES`; nan where it is not defined. `f1` is that of cardiomegaly,
-        `f1_weighted` the mean over both classes weighted by their images (the study's F score),
-        `ece` has 10 bins of equal mass.
+        One number for each metric of the design page; nan where it is not defined. `f1` is that of
+        cardiomegaly, `f1_weighted` the mean over both classes weighted by their images (the
+        study's F score), `ece` has 10 bins of equal mass.
 
     Raises:
         UserError: as `checked` and `ranking`; or a threshold that is no number.
@@ -157,86 +139,37 @@ def binary_metrics(
         raise UserError(f"threshold: a finite number is needed, got {threshold}")
     both = 0 < truth.sum() < len(truth)
     counts = confusion(truth, score, threshold).sum(axis=0)
-    found = {name: float(value) for name, value in count_metrics(*counts).items()}
-    found["auroc"] = float(roc_auc_score(truth, rank)) if both else float("nan")
-    found["average_precision"] = (
-        float(average_precision_score(truth, rank)) if both else float("nan")
-    )
-    found["brier"] = float(np.mean((score - truth) ** 2))
-    found["ece"] = expected_calibration_error(truth, score)
-    return found | {
+    metrics = {name: float(value) for name, value in count_metrics(*counts).items()}
+    for name, rate in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
+        metrics[name] = float(rate(truth, rank)) if both else float("nan")
+    return metrics | {
+        "brier": float(np.mean((score - truth) ** 2)),
+        "ece": expected_calibration_error(truth, score),
         "threshold": float(np.mean(threshold)),
         "n": len(truth),
         "n_positive": int(truth.sum()),
     }
 
 
-def bin_index(probability: Array, bins: int, equal_mass: bool) -> Ints:
+def bin_index(probability: Array, bins: int) -> Ints:
     """Number the bin of each probability; equal values always share a bin.
 
-    Bins of equal mass end at quantiles, so many equal probabilities leave fewer bins than asked.
-    Bins of equal width are closed on the right, as torchmetrics has them.
+    Bins end at quantiles, so many equal probabilities leave fewer bins than asked.
     """
     if bins < 1:
         raise UserError(f"bins: 1 or more are needed, got {bins}")
-    if equal_mass:
-        inner = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1))[1:-1])
-    else:
-        inner = np.linspace(0, 1, bins + 1)[1:-1]
+    inner = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1))[1:-1])
     return np.searchsorted(inner, probability, side="left").astype(np.int64)
 
 
 def expected_calibration_error(
-    target: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS, equal_mass: bool = True
+    target: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS
 ) -> float:
-    """Average the gap between stated and observed frequency over bins, weighted by their images.
+    """Average the gap between stated and observed frequency over bins of equal mass.
 
     Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning",
     AAAI 2015; equal-mass bins after Nixon et al., "Measuring calibration in deep learning", 2019.
     """
     truth, score = checked(target, probability)
-    gap = np.bincount(bin_index(score, bins, equal_mass), weights=score - truth)
+    gap = np.bincount(bin_index(score, bins), weights=score - truth)
     return float(np.abs(gap).sum() / len(truth))
-
-
-def fit_threshold(
-    target: ArrayLike, probability: ArrayLike, rule: str, value: float | None = None
-) -> float:
-    """Choose the threshold that a rule asks for, midway between two probabilities that occur.
-
-    Args:
-        target: (n,) of 0 and 1.
-        probability: (n,) from 0 to 1.
-        rule: "youden" (largest sensitivity + specificity - 1), "f1" (largest F1), "sensitivity"
-            (the highest threshold with at least `value`) or "specificity" (the lowest with it).
-        value: wanted sensitivity or specificity, 0.90 where none is given.
-
-    Raises:
-        UserError: an unknown rule, a value outside [0, 1], or targets of one class only.
-    """
-    truth, score = checked(target, probability)
-    if rule not in RULES:
-        raise UserError(f"rule: {', '.join(RULES)} are allowed, got {rule!r}")
-    wanted = 0.9 if value is None else float(value)
-    if not 0 <= wanted <= 1:
-        raise UserError(f"{rule}: a number from 0 to 1 is allowed, got {wanted:g}")
-    if truth.min() == truth.max():
-        raise UserError(
-            f"target: a threshold needs images of both classes, all {len(truth)} are "
-            f"{truth[0]}; fit it on a larger part"
-        )
-    # Highest threshold first: none called, then one more distinct probability called each step.
-    values, group = np.unique(-score, return_inverse=True)
-    values = -values
-    tp = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=truth))])
-    fp = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=1 - truth))])
-    # Above every probability, also where the highest is exactly 1.
-    top = (values[0] + 1) / 2 if values[0] < 1 else np.nextafter(1.0, 2.0)
-    cut = np.concatenate([[top], (values[:-1] + values[1:]) / 2, [0.0]])
-    sensitivity, specificity = tp / tp[-1], 1 - fp / fp[-1]
-    if rule == "sensitivity":
-        return float(cut[np.argmax(sensitivity >= wanted)])
-    if rule == "specificity":
-        return float(cut[np.flatnonzero(specificity >= wanted)[-1]])
-    gain = sensitivity + specificity if rule == "youden" else 2 * tp / (tp + fp + tp[-1])
-    return float(cut[np.argmax(gain)])

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
 from cardiomegaly.evaluation.calibration import both_classes, log_odds
-from cardiomegaly.evaluation.metrics import Array, Ints, ratio
-from cardiomegaly.evaluation.uncertainty import Draws, interval, threshold_draws
+from cardiomegaly.evaluation.intervals import Estimate, quotient
+from cardiomegaly.evaluation.metrics import Array
 
 PREVALENCES = (0.01, 0.02, 0.05, 0.10, 0.20, 0.30)
 
@@ -30,37 +30,30 @@ def shift_prevalence(probability: ArrayLike, now: float, then: float) -> Array:
 
 
 def prevalence_table(
-    target: Ints,
-    probability: Array,
-    draws: Draws,
-    threshold: float | Array,
-    prevalences: Sequence[float] = PREVALENCES,
+    sensitivity: Estimate, specificity: Estimate, prevalences: Sequence[float] = PREVALENCES
 ) -> pd.DataFrame:
-    """Predictive values at one threshold, had the disease another prevalence.
+    """Predictive values of a sensitivity and a specificity, had the disease another prevalence.
 
     Returns prevalence, ppv, ppv_low, ppv_high, npv, npv_low, npv_high.
     """
-    drawn = threshold_draws(draws, target, probability, threshold)
-    whole = Draws(np.ones((1, draws.counts.shape[1]), np.uint8), draws.patient)
-    point = threshold_draws(whole, target, probability, threshold)
+    # False calls for each true one, and ill among the not called for each healthy one there.
+    quotients = {
+        "ppv": quotient(_rest(specificity), sensitivity),
+        "npv": quotient(_rest(sensitivity), specificity),
+    }
     rows = []
     for share in prevalences:
         row = {"prevalence": share}
-        for name in ("ppv", "npv"):
-            values = [
-                _predictive_values(one["sensitivity"], one["specificity"], share)[name]
-                for one in (point, drawn)
-            ]
-            found = interval(values[0][0], values[1])
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        for name, odds in (("ppv", (1 - share) / share), ("npv", share / (1 - share))):
+            wrong = quotients[name]
+            for part, rate in (("", wrong.value), ("_low", wrong.high), ("_high", wrong.low)):
+                row[name + part] = 1 / (1 + odds * rate)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _predictive_values(sensitivity: Array, specificity: Array, share: float) -> dict[str, Array]:
-    hit, false = sensitivity * share, (1 - specificity) * (1 - share)
-    clear, missed = specificity * (1 - share), (1 - sensitivity) * share
-    return {"ppv": ratio(hit, hit + false), "npv": ratio(clear, clear + missed)}
+def _rest(rate: Estimate) -> Estimate:
+    return Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low)
 
 
 def decision_curve(

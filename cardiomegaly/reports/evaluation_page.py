@@ -15,8 +15,9 @@ from scipy.special import logit
 from cardiomegaly import UserError
 from cardiomegaly.data.boxes import NUMBERS
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.evaluation.assessment import RAW, Assessment, Settings
+from cardiomegaly.evaluation.assessment import RAW, Assessment
 from cardiomegaly.evaluation.metrics import ranking
+from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports import evaluation_plots as draw
 from cardiomegaly.reports.evaluation_inputs import Inputs
 from cardiomegaly.reports.image_sheets import plot_images, plot_maps
@@ -26,7 +27,6 @@ from cardiomegaly.reports.pages import (
     RANKING,
     THRESHOLDED,
     column,
-    with_interval,
     write_report,
 )
 from cardiomegaly.reports.plots import plot_forest, plot_ranking
@@ -51,8 +51,7 @@ def write_evaluation(
     Returns:
         The five sentences that say it in short.
     """
-    plots, delong = folder / "plots", assessment.delong
-    tables = _tables(assessment, localisation)
+    plots, tables = folder / "plots", _tables(assessment, localisation)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     _draw(inputs, assessment, plots)
@@ -60,7 +59,6 @@ def write_evaluation(
     rows = rows[rows["rule"] == assessment.shared]
     ranked = _by(assessment.thresholds.drop_duplicates("metric"), RANKING, "rule")
     ranked = ranked.set_axis(["whole test part"], axis=1)
-    ranked.loc["AUROC, interval by DeLong"] = with_interval(delong.value, delong.low, delong.high)
     trained = inputs.images[inputs.images["part"] == "train"]
     sizes = {
         "n": len(test),
@@ -97,10 +95,9 @@ def write_evaluation(
         "settings": asdict(settings),
         "fitted_on": assessment.fitted_on,
         "shared_threshold": assessment.shared,
-        "auroc_delong": asdict(delong),
         "label_audit": audit.counts if audit else None,
-        "subgroup_gaps_in_words": assessment.subgroups.words,
-        "shortcuts_in_words": shortcuts.words if shortcuts else None,
+        "subgroup_gaps_in_words": assessment.subgroups.sentences,
+        "shortcuts_in_words": shortcuts.sentences if shortcuts else None,
         "metadata_model_fitted_on": shortcuts.fitted_on if shortcuts else None,
         "undefined": assessment.undefined,
         "notes": localisation.notes,
@@ -159,7 +156,7 @@ def _draw(inputs: Inputs, assessment: Assessment, plots: Path) -> None:
     plot_ranking(curves, plots, cut if len(curves) == 1 else None)
     draw.plot_reliability(assessment.reliability, plots / "reliability.png")
     draw.plot_prevalence(assessment.prevalence, plots / "prevalence.png")
-    auroc = assessment.delong.value
+    auroc = float(rows.loc[rows["metric"] == "auroc", "value"].iloc[0])
     if assessment.decision is not None:
         draw.plot_decision(assessment.decision, plots / "decision_curve.png")
     if assessment.comparison is not None:

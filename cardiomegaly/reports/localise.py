@@ -66,8 +66,6 @@ def localise(
     given_boxes: Path | None = None,
     gradcam: bool | None,
     fraction: float,
-    resamples: int,
-    seed: int,
     device: str,
 ) -> Localisation:
     """Judge maps and given boxes on the boxed hearts among images, training images by themselves.
@@ -80,7 +78,6 @@ def localise(
         given_boxes: a list like NIH's, whose boxes are judged as well.
         gradcam: judge Grad-CAM too; None where its package is installed.
         fraction: of a map's range, above which its box lies.
-        resamples, seed: of the bootstrap over patients.
         device: for the maps: auto, cpu or cuda.
 
     Raises:
@@ -120,7 +117,7 @@ def localise(
         if given_boxes is not None:
             scores["boxes given"] = score_boxes(_given(given_boxes, rows["image"]), true)
         if scores:
-            summary = summarise(scores, true, rows["patient_id"].tolist(), resamples, seed)
+            summary = summarise(scores, true, rows["patient_id"].tolist())
             summaries.append(summary.assign(part=part, n_images=len(rows)))
             known = rows[["image", "part", *NUMBERS]].reset_index(drop=True)
             tables += [known.join(table).assign(method=name) for name, table in scores.items()]

@@ -11,8 +11,7 @@ import pandas as pd
 
 from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.evaluation.localisation import FRACTION
-from cardiomegaly.evaluation.uncertainty import RESAMPLES
+from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports.localise import Localisation, localise
 from cardiomegaly.reports.pages import METRICS, cell, column, write_report
 from cardiomegaly.reports.plots import COLOURS, plot_epochs, plot_forest, plot_ranking
@@ -36,7 +35,6 @@ STUDY_HEAD = "gwap"
 def report_sweep(
     folder: Path | str,
     ledger: pd.DataFrame | None = None,
-    resamples: int = RESAMPLES,
     device: str = "auto",
 ) -> tuple[list[str], list[str]]:
     """Write summary.csv, summary.md and report.html into a sweep's folder, finished or not.
@@ -44,7 +42,6 @@ def report_sweep(
     Args:
         folder: the sweep's folder.
         ledger: job, status, overrides, run_dir, error, started, host of every job of the sweep.
-        resamples: of the patient bootstrap behind the intervals.
         device: on which the best run's maps are computed: auto, cpu or cuda.
 
     Returns:
@@ -53,7 +50,7 @@ def report_sweep(
     Raises:
         UserError: there is no such folder, or neither a run nor a ledger in it.
     """
-    sweep = read_sweep(folder, ledger, resamples)
+    sweep = read_sweep(folder, ledger)
     runs, warnings = sweep.table.copy(), sweep_warnings(sweep)
     # The best on validation, so that its test figures are not chosen for.
     known = [run for run in sweep.runs if run.metrics["val"].get("auroc") is not None]
@@ -69,7 +66,7 @@ def report_sweep(
             ],
             "n_images": len(best.part("test")),
             "n_patients": best.part("test")["patient_id"].nunique(),
-            "localisation": locate(best, resamples, device),
+            "localisation": locate(best, device),
             "published": study_figure(row["backbone"], row["balance"], "f1_weighted", "headline"),
             "kinds": kinds_of(sweep.runs),
         }
@@ -100,7 +97,7 @@ def _spec(metric: str) -> str:
     return f"{metric} {metric}_low {metric}_high"
 
 
-def locate(run: Run, resamples: int, device: str) -> Localisation:
+def locate(run: Run, device: str) -> Localisation:
     """Judge a run's attention on the boxed hearts that it was not trained on, if they are there."""
     root = data_root(run)
     try:
@@ -108,7 +105,7 @@ def locate(run: Run, resamples: int, device: str) -> Localisation:
         return localise(
             images[images["part"] != "train"], {run.name: run},
             None if root is None else ImageFolder(root),
-            gradcam=False, fraction=FRACTION, resamples=resamples, seed=0, device=device,
+            gradcam=False, fraction=Settings().fraction, device=device,
         )  # fmt: skip
     except UserError as error:
         return Localisation(notes=[str(error)])

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from cardiomegaly import UserError
-from cardiomegaly.evaluation.uncertainty import draw_patients, metric_intervals
+from cardiomegaly.evaluation.influence import metric_intervals
 from cardiomegaly.reports.pages import METRICS
 from cardiomegaly.reports.published import BACKBONES
 from cardiomegaly.reports.run_description import smoke_reasons, weights_of
@@ -58,13 +58,12 @@ class Sweep:
     jobs: pd.DataFrame
 
 
-def read_sweep(folder: Path | str, ledger: pd.DataFrame | None, resamples: int) -> Sweep:
+def read_sweep(folder: Path | str, ledger: pd.DataFrame | None) -> Sweep:
     """Read every run below a folder and judge the finished ones on their test part.
 
     Args:
         folder: the sweep's folder; a run stands in a folder below it.
         ledger: job, status, overrides, run_dir, error, started, host of every job of the sweep.
-        resamples: of the patient bootstrap behind the intervals.
 
     Raises:
         UserError: there is no such folder, or neither a run nor a ledger in it.
@@ -87,7 +86,7 @@ def read_sweep(folder: Path | str, ledger: pd.DataFrame | None, resamples: int) 
 
     runs.sort(key=study_order)
     variables = distinguishing(runs)
-    rows = [_row(run, variables, resamples) for run in runs]
+    rows = [_row(run, variables) for run in runs]
     table = pd.DataFrame(rows, columns=None if rows else ["label", "rest", *VARIABLES, *METRICS])
     for name in table.columns.intersection(list(NUMBERS)):
         table[name] = pd.to_numeric(table[name], errors="coerce")
@@ -140,7 +139,7 @@ def _overrides(run: Run) -> dict[str, str]:
     return {key: value for key, _, value in pairs if not key.startswith(("hydra.", "sweep."))}
 
 
-def _row(run: Run, variables: list[str], resamples: int) -> dict[str, Any]:
+def _row(run: Run, variables: list[str]) -> dict[str, Any]:
     settings = {key: setting(run, key) for key in variables}
     labels = {"label": (), "configuration": ("seed",), "rest": ("seed", "backbone", "balance")}
     row: dict[str, Any] = {
@@ -152,10 +151,8 @@ def _row(run: Run, variables: list[str], resamples: int) -> dict[str, Any]:
     test, threshold = run.part("test"), run.metrics["test"].get("threshold", 0.5)
     row |= {f"{name}{end}": float("nan") for name in METRICS for end in ("", "_low", "_high")}
     if len(test):
-        truth, draws = test["target"], draw_patients(test["target"], test["patient_id"], resamples)
-        estimates = metric_intervals(
-            truth, test["probability"], draws, threshold, test.get("logit")
-        )
+        columns = test["target"], test["probability"], test["patient_id"]
+        estimates = metric_intervals(*columns, threshold, test.get("logit"))
         for name, estimate in estimates.items():
             row |= {name: estimate.value}
             row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -1,17 +1,17 @@
-"""The paired comparison: its tests against references, its pairing, its refusals."""
+"""The paired comparison: Holm against a hand computation, its pairing, its refusals."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation import comparison
 from cardiomegaly.evaluation.fitting import Predicted
+from cardiomegaly.evaluation.influence import metric_intervals
+from cardiomegaly.evaluation.intervals import Patients
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.evaluation.uncertainty import draw_patients, metric_intervals
 
 RNG = np.random.default_rng(11)
 PATIENT = np.repeat(np.arange(150), 2)
@@ -39,26 +39,6 @@ def table(probability: np.ndarray) -> pd.DataFrame:
     )
 
 
-def test_delong_test_against_a_direct_count() -> None:
-    positive, negative = TARGET == 1, TARGET == 0
-    pairs = [np.subtract.outer(score[positive], score[negative]) for score in (GOOD, POOR)]
-    wins = [(np.sign(pair) + 1) / 2 for pair in pairs]
-    gap = wins[0] - wins[1]
-    variance = gap.mean(1).var(ddof=1) / positive.sum() + gap.mean(0).var(ddof=1) / negative.sum()
-    expected = 2 * norm.sf(abs(gap.mean()) / np.sqrt(variance))
-    assert comparison.delong_test(TARGET, GOOD, POOR) == pytest.approx(expected)
-
-
-def test_equal_rankings_do_not_differ() -> None:
-    assert comparison.delong_test(TARGET, GOOD, GOOD**2) == 1.0
-    assert np.isnan(comparison.delong_test(TARGET * 0, GOOD, POOR))
-
-
-def test_certain_difference_without_variance() -> None:
-    target = [0, 0, 1, 1]
-    assert comparison.delong_test(target, [0, 0, 1, 1], [1, 1, 0, 0]) == 0.0
-
-
 def test_holm_by_hand() -> None:
     # 0.01 x 3, 0.02 x 2, 0.5 x 1; in the second case 0.03 x 2 may not fall below 0.02 x 3.
     assert comparison.holm([0.5, 0.01, 0.02]) == pytest.approx([0.5, 0.03, 0.04])
@@ -68,29 +48,21 @@ def test_holm_by_hand() -> None:
     assert comparison.holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
 
 
-def test_the_pair_is_compared_on_the_same_resamples() -> None:
-    draws = draw_patients(TARGET, PATIENT, 500)
+def test_pairs_are_compared_patient_by_patient() -> None:
     models = {"good": GOOD, "twin": TWIN, "poor": POOR}
     predicted = {name: Predicted(score) for name, score in models.items()}
-    found = comparison.compare(TARGET, predicted, draws, dict.fromkeys(models, 0.5))
+    patients = Patients.of(TARGET, PATIENT)
+    found = comparison.compare(patients, predicted, dict.fromkeys(models, 0.5))
     assert len(found) == 3 * len(comparison.COMPARED)
     auroc = found[found["metric"] == "auroc"].set_index(["first", "second"])
     expected = [binary_metrics(TARGET, score)["auroc"] for score in (GOOD, TWIN, POOR)]
     close = auroc.loc[("good", "twin")]
     assert close["difference"] == pytest.approx(expected[0] - expected[1])
-    assert close["low"] < 0 < close["high"] and close["p_delong"] > 0.05
+    assert close["low"] < 0 < close["high"] and close["p"] > 0.05
     far = auroc.loc[("good", "poor")]
-    assert far["low"] > 0 and far["p_bootstrap"] < 0.02 and far["p_delong_holm"] < 0.001
-    assert far["p_delong_holm"] >= far["p_delong"]
-    alone = metric_intervals(TARGET, GOOD, draws)["auroc"]
+    assert far["low"] > 0 and far["p"] < far["p_holm"] < 0.001
+    alone = metric_intervals(TARGET, GOOD, PATIENT)["auroc"]
     assert close["high"] - close["low"] < 0.5 * (alone.high - alone.low)
-    assert found.loc[found["metric"] == "brier", "p_delong_holm"].isna().all()
-
-
-def test_bootstrap_p_counts_both_sides() -> None:
-    assert comparison.bootstrap_p(np.array([-1.0, 1, 1, 1, 1, 1, 1, 1, 1])) == pytest.approx(0.4)
-    assert comparison.bootstrap_p(np.zeros(10)) == 1.0
-    assert np.isnan(comparison.bootstrap_p(np.full(3, np.nan)))
 
 
 def test_tables_are_brought_into_one_order() -> None:
@@ -110,6 +82,6 @@ def test_different_test_sets_are_refused() -> None:
         other = two.assign(target=two["target"].where(two.index != 3, 1 - two["target"]))
         comparison.common_images({"a": one, "b": other})
     with pytest.raises(
-        ValueError, match=r"b: each image may stand once, 1 rows repeat one \(000\.png"
+        UserError, match=r"b: each image may stand once, 1 rows repeat one \(000\.png"
     ):
         comparison.common_images({"a": one, "b": pd.concat([two, two.iloc[:1]])})

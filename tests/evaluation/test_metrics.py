@@ -1,12 +1,10 @@
-"""The metrics against scikit-learn and torchmetrics, their undefined values and their refusals."""
+"""The metrics against scikit-learn, their undefined values and their refusals."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from sklearn import metrics as sk
-from torchmetrics.classification import BinaryCalibrationError
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation import metrics
@@ -37,18 +35,8 @@ def test_every_metric_agrees_with_scikit_learn(threshold: float) -> None:
         "n": 400,
         "n_positive": TARGET.sum(),
     }
-    assert set(found) == set(metrics.NAMES)
-    assert {name: found[name] for name in expected} == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("bins", [1, 7, 15])
-def test_equal_width_ece_agrees_with_torchmetrics(bins: int) -> None:
-    reference = BinaryCalibrationError(n_bins=bins, norm="l1")
-    # torchmetrics measures the confidence in the class called; at 0.5 and above that is the same.
-    score = 0.5 + PROBABILITY / 2
-    expected = reference(torch.tensor(score), torch.tensor(TARGET)).item()
-    found = metrics.expected_calibration_error(TARGET, score, bins, equal_mass=False)
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert found.pop("ece") > 0
+    assert found == pytest.approx(expected)
 
 
 def test_equal_mass_ece_by_hand() -> None:
@@ -122,42 +110,3 @@ def test_bad_threshold_and_bins_are_named() -> None:
         metrics.binary_metrics([0, 1], [0.1, 0.2], float("nan"))
     with pytest.raises(UserError, match="bins: 1 or more"):
         metrics.expected_calibration_error([0, 1], [0.1, 0.2], bins=0)
-
-
-def test_youden_and_f1_are_the_best_of_all_thresholds() -> None:
-    every = np.concatenate([np.unique(PROBABILITY), [1.1]])
-    rows = [metrics.binary_metrics(TARGET, PROBABILITY, cut) for cut in every]
-    youden = metrics.binary_metrics(
-        TARGET, PROBABILITY, metrics.fit_threshold(TARGET, PROBABILITY, "youden")
-    )
-    best = max(row["sensitivity"] + row["specificity"] for row in rows)
-    assert youden["sensitivity"] + youden["specificity"] == pytest.approx(best)
-    cut = metrics.fit_threshold(TARGET, PROBABILITY, "f1")
-    found = metrics.binary_metrics(TARGET, PROBABILITY, cut)["f1"]
-    assert found == pytest.approx(max(row["f1"] for row in rows))
-
-
-@pytest.mark.parametrize("wanted", [None, 0.0, 0.6, 1.0])
-def test_wanted_rates_are_reached_and_not_overdone(wanted: float | None) -> None:
-    value = 0.9 if wanted is None else wanted
-    for rule, other in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
-        cut = metrics.fit_threshold(TARGET, PROBABILITY, rule, wanted)
-        found = metrics.binary_metrics(TARGET, PROBABILITY, cut)
-        assert found[rule] >= value
-        for probe in np.concatenate([np.unique(PROBABILITY), [1.1]]):
-            row = metrics.binary_metrics(TARGET, PROBABILITY, probe)
-            assert row[rule] < value or row[other] <= found[other]
-
-
-def test_threshold_above_certainty() -> None:
-    # A negative image with probability 1: no threshold up to 1 keeps the specificity at 1.
-    assert metrics.fit_threshold([0, 1], [1.0, 0.5], "specificity", 1.0) > 1
-
-
-def test_threshold_refusals() -> None:
-    with pytest.raises(UserError, match=r"rule: youden, f1, .* got 'best'"):
-        metrics.fit_threshold(TARGET, PROBABILITY, "best")
-    with pytest.raises(UserError, match=r"sensitivity: a number from 0 to 1 .* got 1\.5"):
-        metrics.fit_threshold(TARGET, PROBABILITY, "sensitivity", 1.5)
-    with pytest.raises(UserError, match="both classes, all 2 are 1"):
-        metrics.fit_threshold([1, 1], [0.2, 0.3], "youden")

@@ -8,8 +8,8 @@ import pytest
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation import shortcuts
+from cardiomegaly.evaluation.intervals import Patients
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.evaluation.uncertainty import draw_patients
 
 
 def cohort(seed: int, looks_at: str) -> pd.DataFrame:
@@ -35,8 +35,8 @@ def cohort(seed: int, looks_at: str) -> pd.DataFrame:
 
 
 def panel(table: pd.DataFrame, train: pd.DataFrame | None = None) -> shortcuts.Shortcuts:
-    draws = draw_patients(table["target"], table["patient_id"], 200)
-    return shortcuts.evaluate_shortcuts(table, draws, train)
+    patients = Patients.of(table["target"], table["patient_id"])
+    return shortcuts.evaluate_shortcuts(table, patients, train, seed=0)
 
 
 @pytest.mark.parametrize("with_train", [True, False])
@@ -48,15 +48,15 @@ def test_a_planted_shortcut_is_found_and_named(with_train: bool) -> None:
     assert rows.loc["view", "explained"] > 0.5 and rows.loc["sex", "explained"] < 0.05
     residual = rows.loc["all metadata"]
     assert residual["residual_low"] < 0.5 < residual["residual_high"]
-    assert any("what view can tell" in words for words in found.words)
-    assert not any("what sex" in words for words in found.words)
+    assert any("what view can tell" in sentence for sentence in found.sentences)
+    assert not any("what sex" in sentence for sentence in found.sentences)
     assert found.fitted_on.startswith("the training" if with_train else "other patients")
 
 
 def test_a_detector_that_looks_at_the_heart_keeps_its_residual() -> None:
     found = panel(cohort(1, "heart"))
     rows = found.table.set_index("source")
-    assert not found.words
+    assert not found.sentences
     # The labels follow the view, so the view explains part of any good score, but not its residual.
     assert rows.loc["all metadata", "residual_low"] > 0.8
 
@@ -71,18 +71,18 @@ def test_constant_scores_have_nothing_to_explain() -> None:
     assert rows["explained"].isna().all()
 
 
-def test_negatives_apart_are_what_filtering_by_hand_gives() -> None:
+def test_negatives_by_kind_are_what_filtering_by_hand_gives() -> None:
     table = cohort(1, "heart")
     table.loc[table["findings"] == "Mass", "probability"] **= 0.3
-    draws = draw_patients(table["target"], table["patient_id"], 200)
-    found = shortcuts.negatives_apart(table, draws).set_index("negatives")
+    patients = Patients.of(table["target"], table["patient_id"])
+    found = shortcuts.negatives_by_kind(table, patients).set_index("negatives")
     for name, kind in (("No Finding", "No Finding"), ("other findings", "Mass")):
         part = table[(table["target"] == 1) | (table["findings"] == kind)]
         expected = binary_metrics(part["target"], part["probability"])["auroc"]
         assert found.loc[name, "auroc"] == pytest.approx(expected)
         assert found.loc[name, "n"] == (table["findings"] == kind).sum()
     assert found.loc["other findings", "high"] < found.loc["No Finding", "low"]
-    assert shortcuts.negatives_apart(table.drop(columns="findings"), draws).empty
+    assert shortcuts.negatives_by_kind(table.drop(columns="findings"), patients).empty
 
 
 def test_no_metadata_is_refused() -> None:

@@ -19,13 +19,12 @@ from cardiomegaly.training.files import write_json
 from tests.made_runs import OTHER_HASH, configure, make_ledger, make_predictions, make_run
 from tests.reports.test_pages import refuse_references
 
-FEW = 60  # resamples: enough to see that there are intervals
 BACKBONES = ("resnet152v2", "inceptionv3", "mobilenetv1", "efficientnetb4")
 
 
 def written(folder: Path, ledger: pd.DataFrame | None = None) -> tuple[str, str]:
     """The report of a sweep as HTML and as Markdown."""
-    report_sweep(folder, ledger, FEW, "cpu")
+    report_sweep(folder, ledger, "cpu")
     html = (folder / "report.html").read_text(encoding="utf-8")
     refuse_references(html)
     return html, (folder / "summary.md").read_text(encoding="utf-8")
@@ -70,7 +69,7 @@ def test_the_eight_runs_of_the_study(tmp_path: Path) -> None:
 
 def test_the_report_begins_with_five_sentences(tmp_path: Path) -> None:
     make_eight(tmp_path)
-    (whom, good, study, distrust, looks), _ = report_sweep(tmp_path, None, FEW, "cpu")
+    (whom, good, study, distrust, looks), _ = report_sweep(tmp_path, None, "cpu")
     html, text = written(tmp_path)
     assert text.split("## ")[0].count("\n- ") == 5
     assert (
@@ -122,7 +121,7 @@ def test_an_unfinished_sweep_lists_every_job_with_its_own_message(tmp_path: Path
             (7, "planned", [], None, None),
         ]
     )
-    sweep = read_sweep(tmp_path, ledger, FEW)
+    sweep = read_sweep(tmp_path, ledger)
     assert list(sweep.table["backbone"]) == ["resnet152v2", "inceptionv3"]
     jobs = sweep.jobs.set_index("job")
     assert list(jobs["status"]) == [
@@ -144,7 +143,7 @@ def test_an_unfinished_sweep_lists_every_job_with_its_own_message(tmp_path: Path
 def test_one_damaged_run_among_eight_is_one_line(damaged: str, tmp_path: Path) -> None:
     path = make_eight(tmp_path) / "backbone=mobilenetv1,balance=true" / damaged
     path.write_text(path.read_text()[:4])
-    assert report.main([f"sweep={tmp_path}", f"resamples={FEW}"]) == 0
+    assert report.main([f"sweep={tmp_path}"]) == 0
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "7 of 8 jobs finished" in text
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {path.parent.name} |")]
@@ -158,7 +157,7 @@ def test_one_damaged_ledger_file_is_named_and_the_report_is_whole(
         write_entry(tmp_path, Entry(path.name, place, "done"))
     broken = tmp_path / "ledger" / "backbone=mobilenetv1,balance=true.json"
     broken.write_text("{")
-    assert report.main([f"sweep={tmp_path}", f"resamples={FEW}"]) == 0
+    assert report.main([f"sweep={tmp_path}"]) == 0
     assert caplog.text.count(f"{broken} was damaged") == 1
     assert "8 of 8 jobs finished" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
@@ -173,17 +172,17 @@ def test_a_sweep_that_has_only_begun(tmp_path: Path) -> None:
 def test_runs_that_should_not_be_compared_are_warned_about(tmp_path: Path) -> None:
     make_run(tmp_path / "0", balance=True)
     make_run(tmp_path / "1", balance=False)
-    assert sweep_warnings(read_sweep(tmp_path, None, FEW)) == []
+    assert sweep_warnings(read_sweep(tmp_path, None)) == []
     make_run(tmp_path / "1", balance=False, split_hash=OTHER_HASH)
-    (warning,) = sweep_warnings(read_sweep(tmp_path, None, FEW))
+    (warning,) = sweep_warnings(read_sweep(tmp_path, None))
     assert "not all runs were trained and tested on the same images" in warning.lower()
     assert "0123456789: balanced. fedcba9876: unbalanced" in warning
     assert "may come from the images" in written(tmp_path)[1]
     make_run(tmp_path / "1", balance=False, label_file_sha256=OTHER_HASH)
-    (warning,) = sweep_warnings(read_sweep(tmp_path, None, FEW))
+    (warning,) = sweep_warnings(read_sweep(tmp_path, None))
     assert "same label file" in warning
     make_run(tmp_path / "1", balance=False, data="phantom", split="image")
-    phantom, leaking = sweep_warnings(read_sweep(tmp_path, None, FEW))
+    phantom, leaking = sweep_warnings(read_sweep(tmp_path, None))
     assert "phantom cohort" in phantom
     assert "one patient in training and test" in leaking
 
@@ -191,7 +190,7 @@ def test_runs_that_should_not_be_compared_are_warned_about(tmp_path: Path) -> No
 def test_splits_that_follow_the_seed_have_their_own_words(tmp_path: Path) -> None:
     make_run(tmp_path / "0", seed=1)
     make_run(tmp_path / "1", seed=2, split_hash=OTHER_HASH)
-    (warning,) = sweep_warnings(read_sweep(tmp_path, None, FEW))
+    (warning,) = sweep_warnings(read_sweep(tmp_path, None))
     assert "different seeds were split differently" in warning
 
 
@@ -211,7 +210,7 @@ def test_one_class_in_the_test_part_is_undefined_and_not_0(tmp_path: Path) -> No
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "sweep" / "0")
-    assert report.main([f"sweep={tmp_path / 'sweep'}", f"resamples={FEW}"]) == 0
+    assert report.main([f"sweep={tmp_path / 'sweep'}"]) == 0
     out = capsys.readouterr().out
     assert "1 run of mobilenetv1" in out and str(tmp_path / "sweep" / "report.html") in out
 

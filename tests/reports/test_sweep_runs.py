@@ -7,13 +7,11 @@ from pathlib import Path
 from cardiomegaly.reports.sweep_runs import read_sweep
 from tests.made_runs import configure, make_run
 
-FEW = 60  # resamples: enough to see that there are intervals
-
 
 def test_without_a_ledger_unfinished_and_damaged_runs_are_listed(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     configure(tmp_path / "b", {})
     (make_run(tmp_path / "c") / "history.csv").write_text("")
-    jobs = read_sweep(tmp_path, None, FEW).jobs
+    jobs = read_sweep(tmp_path, None).jobs
     assert list(jobs["job"]) == ["b", "c"]
     assert list(jobs["status"]) == ["unfinished", "damaged"]

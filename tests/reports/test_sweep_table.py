@@ -13,8 +13,6 @@ from cardiomegaly.reports.sweep_page import report_sweep, run_styles, seed_table
 from cardiomegaly.reports.sweep_runs import read_sweep
 from tests.made_runs import configure, make_predictions, make_run
 
-FEW = 60  # resamples: enough to see that there are intervals
-
 
 def test_the_threshold_is_that_of_the_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
@@ -22,7 +20,7 @@ def test_the_threshold_is_that_of_the_run(tmp_path: Path) -> None:
     metrics["test"]["threshold"] = 0.2
     metrics.to_json(folder / "metrics.json")
     test = make_predictions(2.0, 1).query("split == 'test'")
-    row = read_sweep(tmp_path, None, FEW).table.iloc[0]
+    row = read_sweep(tmp_path, None).table.iloc[0]
     assert row["f1"] == pytest.approx(f1_score(test["target"], test["probability"] >= 0.2))
 
 
@@ -31,7 +29,7 @@ def test_seeds_give_mean_and_standard_deviation(tmp_path: Path) -> None:
         for balance in (True, False):
             make_run(tmp_path / f"{balance}-{seed}", balance=balance, seed=seed)
     make_run(tmp_path / "lone", backbone="densenet121", seed=1)
-    sweep = read_sweep(tmp_path, None, FEW)
+    sweep = read_sweep(tmp_path, None)
     assert sweep.variables == ["backbone", "balance", "seed"]
     assert "mobilenetv1, balanced, seed 2" in set(sweep.table["label"])
     means = seed_table(sweep.table)
@@ -43,7 +41,7 @@ def test_seeds_give_mean_and_standard_deviation(tmp_path: Path) -> None:
     assert means.loc["densenet121, balanced", "AUROC"].endswith(" ± –")  # noqa: RUF001
     expected = f"{weighted.mean():.2f} ± {weighted.std():.2f} (3 runs)"
     assert study_table(sweep).loc["balanced, this sweep", "MobileNetV1"] == expected
-    report_sweep(tmp_path, None, FEW)
+    report_sweep(tmp_path, None)
     assert "Mean and spread over seeds" in (tmp_path / "summary.md").read_text("utf-8")
     styles = run_styles(sweep.table)
     of_seeds = {styles[f"mobilenetv1, balanced, seed {seed}"] for seed in (1, 2, 3)}
@@ -53,7 +51,7 @@ def test_seeds_give_mean_and_standard_deviation(tmp_path: Path) -> None:
 def test_a_sweep_over_seeds_alone_is_labelled(tmp_path: Path) -> None:
     for seed in (1, 2):
         make_run(tmp_path / str(seed), seed=seed)
-    sweep = read_sweep(tmp_path, None, FEW)
+    sweep = read_sweep(tmp_path, None)
     assert list(sweep.table["label"]) == [f"mobilenetv1, balanced, seed {s}" for s in (1, 2)]
     assert list(seed_table(sweep.table).index) == ["mobilenetv1, balanced"]
 
@@ -67,7 +65,7 @@ def test_an_ablation_is_labelled_by_what_it_varies(tmp_path: Path) -> None:
         folder = tmp_path / str(index)
         make_run(folder, head=head, trainable=trainable, overrides=given)
         configure(folder, {"backbone": {"weights": weights or "pretrained"}})
-    sweep = read_sweep(tmp_path, None, FEW)
+    sweep = read_sweep(tmp_path, None)
     assert sweep.variables == ["head", "weights", "trainable"]
     labels = [
         "head dense, weights random, trainable all",
@@ -84,11 +82,11 @@ def test_an_ablation_is_labelled_by_what_it_varies(tmp_path: Path) -> None:
         "balanced, study's headline",
         "balanced, study's test set",
     ]
-    report_sweep(tmp_path, None, FEW)
+    report_sweep(tmp_path, None)
 
 
 def test_equal_settings_are_told_apart_by_their_folder(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_run(tmp_path / name)
-    labels = list(read_sweep(tmp_path, None, FEW).table["label"])
+    labels = list(read_sweep(tmp_path, None).table["label"])
     assert labels == ["mobilenetv1, balanced (a)", "mobilenetv1, balanced (b)"]
