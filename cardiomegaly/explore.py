@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     if any(word in ("-h", "--help") for word in words):
+        cli.end_with_reader()
         print(__doc__)
         return 0
     try:
