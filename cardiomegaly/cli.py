@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,11 @@ USER_ERROR = 2
 HYDRA_VERSION = "1.3"  # whose behaviour is wanted, Hydra's `version_base`
 CLOSING = {"[": "]", "{": "}"}
 Options = TypeVar("Options")
+
+
+def option(about: str, default: Any = None) -> Any:
+    """A field of a command's dataclass, with the text that `--help` says of it."""
+    return field(default=default, metadata={"help": about})
 
 
 def run(
@@ -193,9 +198,9 @@ def _readable(word: str) -> str:
 
 def _help(schema: type[Any], description: str) -> str:
     lines = [description.strip(), "", "Options (key=value):"]
-    for field in fields(schema):
-        factory = field.default_factory
-        default = factory() if callable(factory) else field.default
+    for each in fields(schema):
+        factory = each.default_factory
+        default = factory() if callable(factory) else each.default
         note = "required" if default is MISSING else f"default {default}"
-        lines.append(f"  {field.name:<20} {field.metadata.get('help', '')} ({note})")
+        lines.append(f"  {each.name:<20} {each.metadata.get('help', '')} ({note})")
     return "\n".join(lines)

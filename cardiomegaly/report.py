@@ -6,7 +6,7 @@ Example: python -m cardiomegaly.report sweep=outputs/sweeps/first
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -16,10 +16,8 @@ from cardiomegaly import cli
 
 @dataclass
 class Options:
-    sweep: str = field(default=MISSING, metadata={"help": "folder of the sweep"})
-    device: str = field(
-        default="auto", metadata={"help": "for the best run's maps: auto, cpu or cuda"}
-    )
+    sweep: Path = cli.option("folder of the sweep", MISSING)
+    device: str = cli.option("for the best run's maps: auto, cpu or cuda", "auto")
 
 
 def act(options: Options) -> None:
@@ -28,12 +26,10 @@ def act(options: Options) -> None:
     from cardiomegaly.reports.sweep_page import report_sweep
     from cardiomegaly.sweep.ledger import LEDGER, read_ledger
 
-    folder = Path(options.sweep)
+    folder = options.sweep
     # A folder of runs that no sweep has kept a ledger for is reported as well.
     ledger = read_ledger(folder) if (folder / LEDGER).is_dir() else None
-    summary, warnings = report_sweep(folder, ledger, options.device)
-    print("\n".join([*summary, *(f"warning: {warning}" for warning in warnings)]))
-    print(f"\nreport: {folder / 'report.html'}")
+    print(report_sweep(folder, ledger, options.device))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from cardiomegaly.training import resume
 # What takes seconds to import (torch, Lightning, timm) is imported where a run begins, not here.
 log = logging.getLogger(__name__)
 OTHER_SETTINGS = "a run goes on with what it was begun with; begin another for other settings"
-FIRST_FILES = {".hydra", "train.log"}  # what a run begins with
+FIRST_FILES = {".hydra", resume.LOCK, "train.log"}  # what a run begins with
 
 
 @hydra.main(
@@ -66,10 +66,11 @@ def train_and_report(settings: config.Config, folder: Path) -> float:
         process of a distributed training.
     """
     from cardiomegaly.reports import run_report
+    from cardiomegaly.training.begun import alone
     from cardiomegaly.training.files import full_disk_in_one_line
     from cardiomegaly.training.run import train
 
-    with full_disk_in_one_line(folder):
+    with full_disk_in_one_line(folder), alone(folder):
         trained = train(settings, folder)
         if trained is None:
             return math.nan
@@ -143,7 +144,10 @@ def check(words: list[str], multirun: bool, will_run: bool) -> None:
 
 def leave_nothing(folder: Path) -> None:
     """Remove the folder of a run that ended by a mistake before it did anything."""
-    if {path.name for path in folder.iterdir()} - FIRST_FILES:
+    from cardiomegaly.sweep.ledger import is_locked
+
+    begun = {path.name for path in folder.iterdir()} - FIRST_FILES
+    if begun or is_locked(folder / resume.LOCK):  # perhaps by another process
         return
     logging.shutdown()  # or the log could not be removed everywhere
     shutil.rmtree(folder)

@@ -13,7 +13,7 @@ from cardiomegaly.data.labels import read_labels
 from cardiomegaly.evaluation.comparison import common_images, refuse_repeats
 from cardiomegaly.evaluation.fitting import Cohort, Predicted
 from cardiomegaly.reports.ensemble import average
-from cardiomegaly.reports.run_description import read_split, smoke_reasons, weights_of
+from cardiomegaly.reports.run_description import read_split, weights_of
 from cardiomegaly.training.files import sha256
 from cardiomegaly.training.record import SPLIT, Run
 
@@ -28,7 +28,8 @@ class Inputs:
 
     `images` has image, patient_id and part (train, val, test; "all" where the training is unknown)
     of every image that the models may have seen; `runs` are those behind the models, if any;
-    `leaking` counts the patients who stand in more than one part.
+    `leaking` counts the patients who stand in more than one part; `other_labels` says that the
+    label file is not the one of the training.
     """
 
     name: str
@@ -37,8 +38,8 @@ class Inputs:
     images: pd.DataFrame
     runs: list[Run] = field(default_factory=list)
     leaking: int = 0
+    other_labels: bool = False
     origin: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
 
 
 def name_runs(runs: Sequence[Run]) -> dict[str, Run]:
@@ -101,7 +102,7 @@ def inputs_of_runs(
         runs=list(runs.values()),
         leaking=leaking,
         origin=origin | {"label file": str(labels) if labels else "not at hand"},
-        warnings=_warnings(list(runs.values()), leaking, labels),
+        other_labels=bool(labels and run.label_file_sha256 not in (None, sha256(labels))),
     )
 
 
@@ -120,25 +121,6 @@ def _predicted(test: pd.DataFrame, val: pd.DataFrame) -> Predicted:
         for table in (test, val)
     ]
     return Predicted(*values)  # type: ignore[arg-type]
-
-
-def _warnings(runs: list[Run], leaking: int, labels: Path | None) -> list[str]:
-    warnings = []
-    if leaking:
-        warnings.append(
-            f"{leaking:,} patients stand in more than one part of the split: the network has seen "
-            "patients that it is tested on, and every figure here is too favourable."
-        )
-    if reasons := smoke_reasons(*runs):
-        warnings.append(
-            f"This is a smoke run ({'; '.join(reasons)}): its figures show that the program works "
-            "and say nothing about radiographs."
-        )
-    if labels is None:
-        warnings.append("The label file is not at hand (say labels=FILE): parts are left out.")
-    elif runs[0].label_file_sha256 not in (None, sha256(labels)):
-        warnings.append(f"{labels} is not the label file that the run was trained with.")
-    return warnings
 
 
 def inputs_of_csv(

@@ -26,6 +26,7 @@ from cardiomegaly.reports.pages import (
     METRICS,
     RANKING,
     THRESHOLDED,
+    Report,
     column,
     write_report,
 )
@@ -45,12 +46,8 @@ def write_evaluation(
     localisation: Localisation,
     settings: Settings,
     images: ImageFolder | None,
-) -> list[str]:
-    """Write everything about an evaluation into a folder.
-
-    Returns:
-        The five sentences that say it in short.
-    """
+) -> Report:
+    """Write everything about an evaluation into a folder."""
     plots, tables = folder / "plots", _tables(assessment, localisation)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
@@ -82,16 +79,16 @@ def write_evaluation(
         "by_threshold": _by(_named_rules(assessment.thresholds), THRESHOLDED, "rule"),
         "overlaps": _draw_overlaps(localisation, plots),
         "sheets": _draw_maps(localisation, images, plots),
-        "contradictions_drawn": _draw_contradictions(inputs, assessment, images, plots),
+        "contradictions": _draw_contradictions(assessment, images, plots),
     }
     page = folder / "evaluation.html"
-    summary = write_report("evaluation.md", page.with_suffix(".md"), page, values)
+    report = write_report("evaluation.md", page.with_suffix(".md"), page, values)
     shortcuts, audit = assessment.shortcuts, assessment.audit
     short = {name: table for name, table in tables.items() if name not in LONG_TABLES}
     known = sizes | {
         "name": inputs.name,
         "origin": inputs.origin,
-        "warnings": inputs.warnings,
+        "warnings": report.warnings,
         "settings": asdict(settings),
         "fitted_on": assessment.fitted_on,
         "shared_threshold": assessment.shared,
@@ -101,11 +98,11 @@ def write_evaluation(
         "metadata_model_fitted_on": shortcuts.fitted_on if shortcuts else None,
         "undefined": assessment.undefined,
         "notes": localisation.notes,
-        "summary": summary,
+        "summary": report.summary,
         "tables": {name: table.to_dict("records") for name, table in short.items()},
     }
     write_json(folder / "evaluation.json", known)
-    return summary
+    return report
 
 
 def _tables(assessment: Assessment, localisation: Localisation) -> dict[str, pd.DataFrame]:
@@ -209,20 +206,23 @@ def _draw_maps(localisation: Localisation, images: ImageFolder | None, plots: Pa
 
 
 def _draw_contradictions(
-    inputs: Inputs, assessment: Assessment, images: ImageFolder | None, plots: Path
-) -> bool:
-    """Draw the most confident contradictions whose images are there; False if there are none."""
+    assessment: Assessment, images: ImageFolder | None, plots: Path
+) -> str | None:
+    """Draw the most confident contradictions whose images are there.
+
+    Returns:
+        None if there are none, else why they could not be drawn, empty if they were.
+    """
     if assessment.audit is None or images is None:
-        return False
+        return None
     rows = assessment.audit.contradictions
     rows = rows[[images.has(image) for image in rows["image"]]]
     if rows.empty:
-        return False
+        return None
     try:
         pixels = images.pixels(rows["image"].tolist(), SHEET_SIZE)
     except UserError as error:
-        inputs.warnings.append(f"Contradictions are listed without pictures: {error}.")
-        return False
+        return str(error)
     titles = [f"label {row.target}, p {row.probability:.2f}" for row in rows.itertuples()]
     plot_images(pixels, titles, plots / "contradictions.png")
-    return True
+    return ""

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,26 +41,37 @@ class Markdown(str):
     """Text that is Markdown already, so that a template does not escape it."""
 
 
-def write_report(template: str, markdown: Path, html: Path, values: dict[str, Any]) -> list[str]:
+class Report(NamedTuple):
+    """A report that was written: the sentences it begins with and its warnings, as plain text."""
+
+    page: Path
+    summary: list[str]
+    warnings: list[str]
+
+    def __str__(self) -> str:
+        warnings = [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join([*self.summary, *warnings, "", f"report: {self.page}"])
+
+
+def write_report(template: str, markdown: Path, html: Path, values: dict[str, Any]) -> Report:
     """Write a report as Markdown and as HTML, each in one step.
 
     Args:
         template: its name below templates/.
         markdown, html: where to; pictures are named relative to the folder of the first.
         values: of the template.
-
-    Returns:
-        The sentences of its first list, which say it in short, as plain text.
     """
     text = re.sub(r"\n{3,}", "\n\n", TEMPLATES.get_template(template).render(values))
     write_text(markdown, text)
     write_text(html, to_html(text, markdown.parent))
-    tokens = PARSER.parse(text)
-    start, end = (
-        next(place for place, token in enumerate(tokens) if token.type == f"bullet_list_{edge}")
-        for edge in ("open", "close")
-    )
-    return [_plain(token) for token in tokens[start:end] if token.type == "inline"]
+    summary: list[str] = []
+    warnings: list[str] = []
+    for token in PARSER.parse(text.split("\n## ")[0]):
+        if token.type in ("bullet_list_open", "blockquote_open"):
+            kind = summary if token.type == "bullet_list_open" else warnings
+        elif token.type == "inline" and token.level > 1:
+            kind.append(_plain(token).removeprefix("Warning. "))
+    return Report(html, summary, warnings)
 
 
 def to_html(markdown: str, folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports.localise import Localisation, localise
-from cardiomegaly.reports.pages import METRICS, cell, column, write_report
+from cardiomegaly.reports.pages import METRICS, Report, cell, column, write_report
 from cardiomegaly.reports.plots import COLOURS, plot_epochs, plot_forest, plot_ranking
 from cardiomegaly.reports.published import BACKBONES, DIFFERENCES, study_figure
-from cardiomegaly.reports.run_description import data_root, kinds_of, read_split, smoke_reasons
+from cardiomegaly.reports.run_description import data_root, kinds_of, read_split
 from cardiomegaly.reports.sweep_runs import Sweep, label_of, read_sweep
 from cardiomegaly.training.files import write_csv
 from cardiomegaly.training.record import Run
@@ -36,7 +35,7 @@ def report_sweep(
     folder: Path | str,
     ledger: pd.DataFrame | None = None,
     device: str = "auto",
-) -> tuple[list[str], list[str]]:
+) -> Report:
     """Write summary.csv, summary.md and report.html into a sweep's folder, finished or not.
 
     Args:
@@ -44,14 +43,11 @@ def report_sweep(
         ledger: job, status, overrides, run_dir, error, started, host of every job of the sweep.
         device: on which the best run's maps are computed: auto, cpu or cuda.
 
-    Returns:
-        The five sentences that say it in short, and the warnings.
-
     Raises:
         UserError: there is no such folder, or neither a run nor a ledger in it.
     """
     sweep = read_sweep(folder, ledger)
-    runs, warnings = sweep.table.copy(), sweep_warnings(sweep)
+    runs = sweep.table.copy()
     # The best on validation, so that its test figures are not chosen for.
     known = [run for run in sweep.runs if run.metrics["val"].get("auroc") is not None]
     best = max(known, key=lambda run: run.metrics["val"]["auroc"], default=None)
@@ -80,7 +76,6 @@ def report_sweep(
     values |= {
         "sweep": sweep,
         "runs": runs,
-        "warnings": warnings,
         "study": study_table(sweep),
         "seeds": seed_table(runs) if sweep.runs else runs,
         "metrics": {title: _spec(name) for name, title in SHORT_METRICS.items()}
@@ -90,7 +85,7 @@ def report_sweep(
     }
     folder = sweep.folder
     write_csv(folder / "summary.csv", sweep.table.drop(columns="rest", errors="ignore"))
-    return write_report("sweep.md", folder / "summary.md", folder / "report.html", values), warnings
+    return write_report("sweep.md", folder / "summary.md", folder / "report.html", values)
 
 
 def _spec(metric: str) -> str:
@@ -109,55 +104,6 @@ def locate(run: Run, device: str) -> Localisation:
         )  # fmt: skip
     except UserError as error:
         return Localisation(notes=[str(error)])
-
-
-def sweep_warnings(sweep: Sweep) -> list[str]:
-    """Say in plain words why figures of this sweep should not be compared as they stand."""
-    warnings = []
-    smoke = [run for run in sweep.runs if smoke_reasons(run)]
-    if smoke:
-        warnings.append(
-            f"{len(smoke)} of {len(sweep.runs)} runs are smoke runs "
-            f"({', '.join(smoke_reasons(*smoke))}): their figures show that the program works "
-            "and say nothing about radiographs or about the study."
-        )
-    by_seed = {(run.meta.get("seed"), run.split_hash) for run in sweep.runs}
-    splits = _by_hash(sweep, lambda run: run.split_hash)
-    if len(splits) > 1 and len(by_seed) == len({seed for seed, _ in by_seed}):
-        warnings.append(
-            "Runs of different seeds were split differently. Compare runs of one seed with each "
-            "other; the spread over seeds includes that of the images they were tested on."
-        )
-    elif len(splits) > 1:
-        warnings.append(
-            "Not all runs were trained and tested on the same images, so a difference between them "
-            f"may come from the images. Split hashes: {'. '.join(splits)}."
-        )
-    label_files = _by_hash(sweep, lambda run: run.label_file_sha256)
-    if len(label_files) > 1:
-        warnings.append(
-            "Not all runs used the same label file, so the same image may count as cardiomegaly in "
-            f"one and not in another. Label file hashes: {'. '.join(label_files)}."
-        )
-    if any(run.meta.get("split") == "image" for run in sweep.runs):
-        warnings.append(
-            "Runs split by image have images of one patient in training and test: their figures "
-            "are better than on new patients."
-        )
-    if len(sweep.jobs):
-        total = len(sweep.jobs) + len(sweep.runs)
-        warnings.append(
-            f"{len(sweep.jobs)} of {total} jobs are not finished; the tables show the others."
-        )
-    return warnings
-
-
-def _by_hash(sweep: Sweep, key: Callable[[Run], str | None]) -> list[str]:
-    """The labels of the runs that share a hash, a text a hash."""
-    groups: dict[str, list[str]] = {}
-    for run, label in zip(sweep.runs, sweep.table["label"], strict=True):
-        groups.setdefault((key(run) or "unknown")[:HASH_LENGTH], []).append(label)
-    return [f"{name}: {'; '.join(labels)}" for name, labels in groups.items()]
 
 
 def seed_table(runs: pd.DataFrame) -> pd.DataFrame:

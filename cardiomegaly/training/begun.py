@@ -1,19 +1,50 @@
-"""What a run was begun with: its split and label file, which a resumed run must find unchanged, and
+"""How a run begins: alone in its folder, with a split and a label file that it must find again, and
 what was chosen for it: its weights, and whether features are computed once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
+from pytorch_lightning.utilities import rank_zero_only
 
 from cardiomegaly import UserError
 from cardiomegaly.training.files import csv_text, sha256, write_csv, write_json
 from cardiomegaly.training.record import SPLIT, check_hash
+from cardiomegaly.training.resume import LOCK
 
 BEGUN = "run.json"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second training out of a run folder; the processes of a distributed one are one.
+
+    Raises:
+        UserError: another process trains into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    _acquire(lock, folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@rank_zero_only
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process trains into {folder}: wait for its end, or give another folder"
+        ) from None
 
 
 def write_begun(

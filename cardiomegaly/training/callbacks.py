@@ -35,18 +35,25 @@ class EpochSeed(Callback):
 
 
 class PatientEarlyStopping(EarlyStopping):
-    """Early stopping that keeps the configured patience when it is restored from a checkpoint."""
+    """Early stopping that keeps the configured patience, and its end, when it is restored."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was seen so far, not the patience of that time."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train no further where a run that is resumed had stopped."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
 
 class History(Callback):
     """Writes `history.csv`: a row an epoch, with its time and training speed.
 
+    Checkpoints hold the rows, so that a resumed run has those that belong to its weights.
+
     Args:
-        folder: of the run; a history that is there already is continued.
+        folder: of the run.
         mode: `min` or `max`, which value of the monitored metric is the best.
     """
 
@@ -69,15 +76,21 @@ class History(Callback):
         choose = min if self.mode == "min" else max
         return choose(self.rows, key=lambda row: row[metric])
 
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the epochs of the checkpoint."""
+        self.rows = list(state_dict["rows"])
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the epochs before the one that comes."""
-        if self.path.is_file() and trainer.ckpt_path is not None:
-            rows = pd.read_csv(self.path).to_dict("records")
-            self.rows = [{str(k): v for k, v in row.items()} for row in rows]
+        """Write what a resumed run has of its checkpoint, whatever became of the file."""
+        if self.rows and trainer.is_global_zero:
+            write_csv(self.path, pd.DataFrame(self.rows))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
-        self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
         self.images = 0
         self.epoch_start = time.perf_counter()
 

@@ -24,6 +24,7 @@ from cardiomegaly.config import CONF_DIR, is_trusted
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
+LOCK = ".lock"  # of a run folder, held by the process that trains into it
 SWEEP = "sweep.json"  # the words that started a sweep last, and the keys that name its jobs
 # Settings that say where and how a run is computed, not what: they may change between its starts.
 MAY_CHANGE = (
@@ -137,6 +138,8 @@ def recorded(before: Any, path: Path, given: dict[str, str]) -> list[str]:
     trust = value_of(given["trust"]).split(",") if "trust" in given else []
     words = [word for word in before if key_of(word) not in given]
     for word in words:
+        if not (word.startswith("~") or "=" in word):
+            raise UserError(f"{path} is damaged: {word!r} is not of the form key=value")
         if not _is_data(word, trust):
             key, _, value = word.lstrip("+~").partition("=")
             remedy = (

@@ -78,7 +78,7 @@ def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
     frame = pd.DataFrame({"MobileNetV1": ["0.8"]}, index=["balanced"])
     jobs = pd.DataFrame({"job": ["1"], "status": ["failed"]})
     known = {
-        "best": None, "warnings": [], "differences": "D", "now": "today",
+        "best": None, "differences": "D", "now": "today",
         "sweep": Sweep(folder, [], [], frame, jobs), "study": frame,
     }  # fmt: skip
     write_report("sweep.md", folder / "a.md", folder / "a.html", known | values)
@@ -88,12 +88,13 @@ def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
 @pytest.mark.parametrize("nasty", NASTY)
 def test_whatever_stands_in_a_run_is_text(nasty: str, tmp_path: Path) -> None:
     table = pd.DataFrame({nasty: [nasty]}, index=[nasty])
-    given = {"now": nasty, "warnings": [nasty], "differences": nasty}
-    html, markdown = write_sweep(tmp_path, **given, study=table)
+    jobs = pd.DataFrame({"job": [nasty], "message": [nasty]})
+    given = {"now": nasty, "differences": nasty, "study": table}
+    html, markdown = write_sweep(tmp_path, **given, sweep=Sweep(tmp_path, [], [], table, jobs))
     refuse_references(html)
     on_one_line = " ".join(nasty.split())
-    # Subtitle, warning, paragraph, and three cells of the table.
-    assert "".join(Checker(html).words).count(on_one_line) == 6 and "<h1" in html
+    # Subtitle, paragraph, three cells of one table and two of the other.
+    assert "".join(Checker(html).words).count(on_one_line) == 7 and "<h1" in html
     assert len(re.findall(r"^#", markdown, re.M)) == 3
     assert not re.search(r"(?<!\\)[<\[]", markdown.replace("![", "["))
 
@@ -120,8 +121,10 @@ def test_contents_lead_to_every_heading() -> None:
 
 def test_html_and_markdown_say_the_same(tmp_path: Path) -> None:
     frame = pd.DataFrame({"n": [3, 4], "f1": [0.12345, np.nan]}, index=["a", "b"])
-    html, markdown = write_sweep(tmp_path, warnings=["one"], study=frame)
-    assert "> **Warning.** one\n" in markdown and "<strong>Warning.</strong> one</p>" in html
+    html, markdown = write_sweep(tmp_path, study=frame)
+    warning = "1 of 1 jobs are not finished; the tables show the others."
+    assert f"> **Warning.** {warning}\n" in markdown
+    assert f"<strong>Warning.</strong> {warning}</p>" in html
     assert f"| b | 4 | {DASH} |" in markdown and "| --- | ---: | ---: |" in markdown
     words = [word.strip() for word in Checker(html).words]
     assert words.index("a") < words.index("0.123") < words.index("b") < words.index(DASH)

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score, roc
 
 from cardiomegaly import report
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.reports.sweep_page import report_sweep, sweep_warnings
+from cardiomegaly.reports.sweep_page import report_sweep
 from cardiomegaly.reports.sweep_runs import read_sweep
 from cardiomegaly.sweep.ledger import Entry, write_entry
 from cardiomegaly.training.files import write_json
@@ -69,7 +69,7 @@ def test_the_eight_runs_of_the_study(tmp_path: Path) -> None:
 
 def test_the_report_begins_with_five_sentences(tmp_path: Path) -> None:
     make_eight(tmp_path)
-    (whom, good, study, distrust, looks), _ = report_sweep(tmp_path, None, "cpu")
+    whom, good, study, distrust, looks = report_sweep(tmp_path, None, "cpu").summary
     html, text = written(tmp_path)
     assert text.split("## ")[0].count("\n- ") == 5
     assert (
@@ -172,17 +172,20 @@ def test_a_sweep_that_has_only_begun(tmp_path: Path) -> None:
 def test_runs_that_should_not_be_compared_are_warned_about(tmp_path: Path) -> None:
     make_run(tmp_path / "0", balance=True)
     make_run(tmp_path / "1", balance=False)
-    assert sweep_warnings(read_sweep(tmp_path, None)) == []
+    assert report_sweep(tmp_path, None).warnings == []
     make_run(tmp_path / "1", balance=False, split_hash=OTHER_HASH)
-    (warning,) = sweep_warnings(read_sweep(tmp_path, None))
+    (warning,) = report_sweep(tmp_path, None).warnings
     assert "not all runs were trained and tested on the same images" in warning.lower()
     assert "0123456789: balanced. fedcba9876: unbalanced" in warning
     assert "may come from the images" in written(tmp_path)[1]
+    make_run(tmp_path / "1", "<b>*x*", balance=True, split_hash=OTHER_HASH)
+    (warning,) = report_sweep(tmp_path, None).warnings
+    assert "fedcba9876: <b>*x*." in warning and "<b>" not in written(tmp_path)[0]
     make_run(tmp_path / "1", balance=False, label_file_sha256=OTHER_HASH)
-    (warning,) = sweep_warnings(read_sweep(tmp_path, None))
+    (warning,) = report_sweep(tmp_path, None).warnings
     assert "same label file" in warning
     make_run(tmp_path / "1", balance=False, data="phantom", split="image")
-    phantom, leaking = sweep_warnings(read_sweep(tmp_path, None))
+    phantom, leaking = report_sweep(tmp_path, None).warnings
     assert "phantom cohort" in phantom
     assert "one patient in training and test" in leaking
 
@@ -190,7 +193,7 @@ def test_runs_that_should_not_be_compared_are_warned_about(tmp_path: Path) -> No
 def test_splits_that_follow_the_seed_have_their_own_words(tmp_path: Path) -> None:
     make_run(tmp_path / "0", seed=1)
     make_run(tmp_path / "1", seed=2, split_hash=OTHER_HASH)
-    (warning,) = sweep_warnings(read_sweep(tmp_path, None))
+    (warning,) = report_sweep(tmp_path, None).warnings
     assert "different seeds were split differently" in warning
 
 

@@ -75,7 +75,7 @@ def sweep(fake: Fake, small: list[str], monkeypatch: pytest.MonkeyPatch) -> Call
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the report out, for tests of something else: its plots take time."""
-    monkeypatch.setattr(sweep_page, "report_sweep", lambda *_: ([], []))
+    monkeypatch.setattr(sweep_page, "report_sweep", lambda *_: None)
 
 
 @pytest.fixture

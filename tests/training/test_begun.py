@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.training.begun import check_same_data, read_begun, write_begun
+from cardiomegaly.training.begun import alone, check_same_data, read_begun, write_begun
 from cardiomegaly.training.files import write_csv
 from tests.made_runs import HASH
 
@@ -59,3 +59,14 @@ def test_a_run_does_not_go_on_with_other_images_or_labels(tmp_path: Path) -> Non
         check_same_data(tmp_path, split[:4], HASH)
     with pytest.raises(UserError, match="the label file is not the one"):
         check_same_data(tmp_path, split, HASH[::-1])
+
+
+def test_one_process_trains_into_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for _ in range(2):  # it is free again
+        with (
+            pytest.raises(UserError, match=r"another process trains into .*run: wait for its end"),
+            alone(folder),
+            alone(folder),
+        ):
+            pass

@@ -37,7 +37,6 @@ HOSTILE = [
     "+experiment=/tmp/x",
     "+head@hydra.callbacks.x=gap",
     "{}=1",
-    "- x",
 ]
 
 
@@ -96,7 +95,9 @@ def test_no_word_of_a_record_is_executed_while_it_is_read(tmp_path: Path) -> Non
         resume.resume_words([f"resume={run}"])
 
 
-@pytest.mark.parametrize("text", ["seed: 1\n", "- [a]\n", "- 1\n", "[", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["seed: 1\n", "- [a]\n", "- 1\n", "[", "\x00", "- seed\n", "- - x\n"]
+)
 def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     run = run_folder(tmp_path / "run", text)
     with pytest.raises(UserError, match=r"overrides.yaml is damaged"):

@@ -1,0 +1,95 @@
+"""A process killed at every stage of a run: gone on with, it ends as if nobody had touched it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from cardiomegaly.sweep import ledger
+from cardiomegaly.training.record import read_run
+from tests.faults import forked
+from tests.faults.conftest import said
+
+KILLED = -signal.SIGKILL
+STORED = 91  # writes of the image cache: the 90 images, then their index
+SLOW = pytest.mark.slow
+STAGES = [
+    pytest.param(("cardiomegaly.data.store", "_write", STORED // 2), id="cache"),
+    pytest.param(
+        ("cardiomegaly.data.store", "_write", STORED + 50), id="features", marks=SLOW
+    ),
+    pytest.param(
+        ("cardiomegaly.training.module", "CardiomegalyModule.training_step", 11),
+        id="epoch", marks=SLOW,
+    ),
+    pytest.param(
+        ("cardiomegaly.training.checkpoints", "AtomicCheckpointIO.save_checkpoint", 2),
+        id="between-best-and-last", marks=SLOW,
+    ),
+    pytest.param(
+        ("cardiomegaly.model.predictor", "Predictor.predict_batches", 2),
+        id="prediction", marks=SLOW,
+    ),
+    pytest.param(("cardiomegaly.training.record", "write_json", 1), id="metrics", marks=SLOW),
+    pytest.param(("cardiomegaly.reports.plots", "save", 3), id="plots", marks=SLOW),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", STAGES)
+def test_killed_at_a_stage(
+    tiny: list[str], undisturbed: bytes, tmp_path: Path, place: forked.Place
+) -> None:
+    assert forked.run([*tiny, "hydra.run.dir=run"], tmp_path, place) == KILLED, said(tmp_path)
+    assert forked.run(["resume=run"], tmp_path) == 0, said(tmp_path)
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == undisturbed
+    assert (tmp_path / "run" / "plots" / "confusion_matrix.png").is_file()
+    left = [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+    assert left == []
+
+
+@pytest.mark.slow
+def test_killed_after_it_had_stopped_early(tiny: list[str], tmp_path: Path) -> None:
+    """It trains no further: the soak's first difference."""
+    words = [*tiny, "trainer.patience=1", "trainer.max_epochs=9"]
+    place = ("cardiomegaly.model.predictor", "Predictor.predict_batches", 1)
+    assert forked.run([*words, "hydra.run.dir=whole"], tmp_path) == 0, said(tmp_path)
+    assert forked.run([*words, "hydra.run.dir=run"], tmp_path, place) == KILLED, said(tmp_path)
+    assert forked.run(["resume=run"], tmp_path) == 0, said(tmp_path)
+    ours, whole = (read_run(tmp_path / name) for name in ("run", "whole"))
+    assert len(whole.history) < 9
+    assert len(ours.history) == len(whole.history)
+    pd.testing.assert_frame_equal(ours.predictions, whole.predictions, check_exact=True)
+
+
+@pytest.mark.slow
+def test_killed_while_a_sweep_is_reported(tiny: list[str], tmp_path: Path) -> None:
+    """Its jobs are done and stay so; the report is written when it goes on."""
+    words = ["-m", *tiny, "seed=1,2", "hydra.sweep.dir=sweep"]
+    place = ("cardiomegaly.reports.sweep_page", "write_report", 1)
+    assert forked.run(words, tmp_path, place) == KILLED, said(tmp_path)
+    folder = tmp_path / "sweep"
+    before = ledger.read_entries(folder)
+    assert [entry.status for entry in before] == ["done", "done"]
+    assert not (folder / "report.html").exists()
+    assert forked.run(["-m", "sweep.resume=sweep"], tmp_path) == 0, said(tmp_path)
+    assert ledger.read_entries(folder) == before
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_loader_process_is_killed(tiny: list[str], tmp_path: Path, sent: signal.Signals) -> None:
+    """As a system does that lacks memory: the run does not wait for it, and says who is gone."""
+    words = [*tiny, "features=live", "data.workers=2", "hydra.run.dir=run"]
+    process = forked.start([*words, "trainer.max_epochs=500", "trainer.patience=500"], tmp_path)
+    parent = psutil.Process(process.pid)
+    while process.is_alive() and not (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file():
+        process.join(0.01)
+    parent.children()[0].send_signal(sent)
+    process.join(60)
+    assert process.exitcode == 1, said(tmp_path)
+    assert "DataLoader worker" in said(tmp_path)
