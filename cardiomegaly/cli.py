@@ -113,6 +113,11 @@ def read_words(words: Iterable[str]) -> list[str]:
     return [_readable(word) for word in joined]
 
 
+def as_list(value: Any) -> list[str]:
+    """The value of a key that takes one or [several]."""
+    return [str(item) for item in (value if isinstance(value, list) else [value])]
+
+
 def compose(source: Path | type, words: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
     """Compose a configuration from its source and words, as Hydra does.
 

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cardiomegaly import config
+from cardiomegaly import config, export
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.train import train_and_report
 
@@ -105,6 +105,14 @@ def trained_run(trained: Callable[..., Path], tmp_path_factory: pytest.TempPathF
     """The folder of a finished tiny run (two epochs, MobileNetV1, everything trained)."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     return trained(folder, "trainer.max_epochs=2", "backbone.trainable=all")
+
+
+@pytest.fixture(scope="session")
+def onnx_file(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run as an ONNX file, with what travels beside it."""
+    folder = tmp_path_factory.mktemp("exported")
+    assert export.main([f"run={trained_run}", "format=onnx", f"output={folder}"]) == 0
+    return folder / "model.onnx"
 
 
 @pytest.fixture

@@ -32,46 +32,59 @@ Place = tuple[str, str, int]  # module, what is called there, the call before wh
 
 
 def start(
-    words: list[str], cwd: Path, die_at: Place | None = None, command: str = "train"
+    words: list[str],
+    cwd: Path,
+    die_at: Place | None = None,
+    sent: signal.Signals = signal.SIGKILL,
+    command: str = "train",
 ) -> ForkServerProcess:
     """Start `python -m cardiomegaly.COMMAND WORDS` in a folder; it writes to output.txt there.
 
     Args:
         words: of the command.
         cwd: the folder.
-        die_at: SIGKILL at this place.
+        die_at: where it gets a signal.
+        sent: that signal.
         command: its name.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(IMPORTED_BEFORE)
-    process = server.Process(target=_command, args=(words, cwd, die_at, command))
+    process = server.Process(target=_command, args=(words, cwd, die_at, sent, command))
     process.start()
     return process
 
 
-def run(words: list[str], cwd: Path, die_at: Place | None = None, command: str = "train") -> int:
+def run(
+    words: list[str],
+    cwd: Path,
+    die_at: Place | None = None,
+    sent: signal.Signals = signal.SIGKILL,
+    command: str = "train",
+) -> int:
     """Run a command to its end, and return its exit code, -9 if it was killed."""
-    process = start(words, cwd, die_at, command)
+    process = start(words, cwd, die_at, sent, command)
     process.join()
     assert process.exitcode is not None
     return process.exitcode
 
 
-def _command(words: list[str], cwd: Path, die_at: Place | None, command: str) -> None:
+def _command(
+    words: list[str], cwd: Path, die_at: Place | None, sent: signal.Signals, command: str
+) -> None:
     multiprocessing.set_start_method("fork", force=True)  # as everywhere else on Linux
     os.chdir(cwd)
     with Path("output.txt").open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     if die_at is not None:
-        _die_at(*die_at)
+        _die_at(*die_at, sent)
     sys.argv = [command, *words]
     sys.exit(importlib.import_module(f"cardiomegaly.{command}").main())
 
 
-def _die_at(module: str, name: str, call: int) -> None:
-    """Replace a function by one that kills its process when it is called for the `call`-th time."""
+def _die_at(module: str, name: str, call: int, sent: signal.Signals) -> None:
+    """Replace a function by one that signals its process when it is called `call` times."""
     owner: Any = importlib.import_module(module)
     *classes, name = name.split(".")
     for part in classes:
@@ -83,7 +96,7 @@ def _die_at(module: str, name: str, call: int) -> None:
         nonlocal calls
         calls += 1
         if calls == call:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), sent)
         return real(*args, **kwargs)
 
     setattr(owner, name, deadly)

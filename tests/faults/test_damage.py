@@ -82,3 +82,30 @@ def test_whatever_is_damaged_nothing_else_comes_out(
             assert (folder / "run" / "predictions.csv").read_bytes() == undisturbed
         else:
             assert (code, output.splitlines()[-1][:7]) == (2, "error: ")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that has come to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert forked.run([*tiny, "hydra.run.dir=run"], folder) == 0, said(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*FILES, "metrics.json", "predictions.csv"])
+def test_whatever_is_damaged_an_evaluation_keeps_its_figures(
+    finished: Path, tmp_path: Path, name: str
+) -> None:
+    words = ["run=run", "device=cpu"]
+    for damage in (cut, noise):
+        folder = shutil.copytree(finished, tmp_path / damage.__name__)
+        (folder / "output.txt").unlink()
+        damage(folder / "run" / name)
+        code = forked.run(words, folder, command="evaluate")
+        output = said(folder)
+        assert "Traceback" not in output, output
+        if name in ("metrics.json", "predictions.csv", "split.csv", "history.csv"):
+            assert (code, output.splitlines()[-1][:7]) == (2, "error: ")
+        else:
+            assert code in (0, 2)

@@ -17,38 +17,44 @@ from tests.faults.conftest import said
 KILLED = -signal.SIGKILL
 STORED = 91  # writes of the image cache: the 90 images, then their index
 SLOW = pytest.mark.slow
-STAGES = [
-    pytest.param(("cardiomegaly.data.store", "_write", STORED // 2), id="cache"),
-    pytest.param(
-        ("cardiomegaly.data.store", "_write", STORED + 50), id="features", marks=SLOW
+STAGES: dict[str, forked.Place] = {
+    "cache": ("cardiomegaly.data.store", "_write", STORED // 2),
+    "features": ("cardiomegaly.data.store", "_write", STORED + 50),
+    "epoch": ("cardiomegaly.training.module", "CardiomegalyModule.training_step", 11),
+    "between-best-and-last": (
+        "cardiomegaly.training.checkpoints", "AtomicCheckpointIO.save_checkpoint", 2,
     ),
-    pytest.param(
-        ("cardiomegaly.training.module", "CardiomegalyModule.training_step", 11),
-        id="epoch", marks=SLOW,
-    ),
-    pytest.param(
-        ("cardiomegaly.training.checkpoints", "AtomicCheckpointIO.save_checkpoint", 2),
-        id="between-best-and-last", marks=SLOW,
-    ),
-    pytest.param(
-        ("cardiomegaly.model.predictor", "Predictor.predict_batches", 2),
-        id="prediction", marks=SLOW,
-    ),
-    pytest.param(("cardiomegaly.training.record", "write_json", 1), id="metrics", marks=SLOW),
-    pytest.param(("cardiomegaly.reports.plots", "save", 3), id="plots", marks=SLOW),
-]  # fmt: skip
+    "prediction": ("cardiomegaly.model.predictor", "Predictor.predict_batches", 2),
+    "metrics": ("cardiomegaly.training.record", "write_json", 1),
+    "plots": ("matplotlib.figure", "Figure.savefig", 3),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("place", STAGES)
-def test_killed_at_a_stage(
-    tiny: list[str], undisturbed: bytes, tmp_path: Path, place: forked.Place
-) -> None:
-    assert forked.run([*tiny, "hydra.run.dir=run"], tmp_path, place) == KILLED, said(tmp_path)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=[SLOW] * (stage != "cache")) for stage in STAGES]
+)
+def test_killed_at_a_stage(tiny: list[str], undisturbed: bytes, tmp_path: Path, stage: str) -> None:
+    words = [*tiny, "hydra.run.dir=run"]
+    assert forked.run(words, tmp_path, STAGES[stage]) == KILLED, said(tmp_path)
     assert forked.run(["resume=run"], tmp_path) == 0, said(tmp_path)
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == undisturbed
     assert (tmp_path / "run" / "plots" / "confusion_matrix.png").is_file()
     left = [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
     assert left == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_at_a_stage(
+    tiny: list[str], undisturbed: bytes, tmp_path: Path, stage: str, sent: signal.Signals
+) -> None:
+    words = [*tiny, "hydra.run.dir=run"]
+    assert forked.run(words, tmp_path, STAGES[stage], sent) == 128 + sent, said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
+    assert f"resume={tmp_path / 'run'}" in said(tmp_path).splitlines()[-1]
+    assert forked.run(["resume=run"], tmp_path) == 0, said(tmp_path)
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == undisturbed
 
 
 @pytest.mark.slow
