@@ -48,8 +48,7 @@ def look(settings: config.Config, folder: Path) -> None:
             Path(settings.data.root), phantom.images, phantom.size, phantom.seed,
             phantom.label_noise,
         )  # fmt: skip
-    print("\n".join(write_exploration(settings, folder, progress=sys.stderr.isatty())))
-    print(f"\nreport: {folder / 'exploration.html'}")
+    print(write_exploration(settings, folder, progress=sys.stderr.isatty()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cardiomegaly.data.labels import find_label_file, labelled_rows
 from cardiomegaly.data.split import draw_cohort, split_cohort
 from cardiomegaly.data.tables import read_labels
 from cardiomegaly.reports.image_sheets import plot_images
-from cardiomegaly.reports.pages import write_report
+from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import COLOURS, drawing
 from cardiomegaly.training.files import write_csv
 
@@ -24,7 +24,7 @@ EXAMPLES = 24  # images on a sheet
 MOST_LISTED = 20  # outliers and pairs in the page; the CSV files hold all
 
 
-def write_exploration(config: Config, folder: Path, progress: bool = False) -> list[str]:
+def write_exploration(config: Config, folder: Path, progress: bool = False) -> Report:
     """Look at the label table and the images of a data set and write what is seen.
 
     Args:
@@ -33,7 +33,7 @@ def write_exploration(config: Config, folder: Path, progress: bool = False) -> l
         progress: show a bar while images are measured.
 
     Returns:
-        The five sentences that say it in short.
+        What was written, with the five sentences that say it in short.
 
     Raises:
         UserError: the label table or the folder cannot be used as they are.
@@ -59,9 +59,7 @@ def write_exploration(config: Config, folder: Path, progress: bool = False) -> l
     if "patient_id" in rows and rows["patient_id"].notna().all():
         tables["patients"] = explore.images_a_patient(rows)
         groups = pd.factorize(there["patient_id"])[0]
-        tables["duplicates"] = explore.near_duplicates(
-            thumbnails, np.where(readable, groups, -1)
-        )
+        tables["duplicates"] = explore.near_duplicates(thumbnails, np.where(readable, groups, -1))
     if there["target"].nunique() == 2:
         tables["balance"] = explore.balance(_parts(rows, there, config), config.seed)
     for name, column in (("outliers", "place"), ("duplicates", "first"), ("duplicates", "second")):

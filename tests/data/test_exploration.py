@@ -45,6 +45,7 @@ def test_prevalence_by_group_and_what_is_unknown() -> None:
     assert counts["age", "80 or more"] == (2, 2, 1)
     assert counts["age", "unknown"] == (1, 1, 0)
     assert not table["group"].isin(["view", "follow-up", "year"]).any()
+    assert "2015" in exploration.prevalence(rows().assign(year=2015))["value"].astype(str).tolist()
     for _, group in table.groupby("group"):
         assert group["images"].sum() == 6
     np.testing.assert_allclose(table["prevalence"], table["positive"] / table["images"])
@@ -105,8 +106,9 @@ def test_outliers_are_those_that_were_planted() -> None:
     table["width"] = 256
     table.loc[7, "brightness"], table.loc[9, "contrast"] = 250, 20
     found = exploration.outliers(table)
-    planted = {(7, "brightness"), (9, "contrast")}
-    assert set(zip(found["place"], found["measure"], strict=True)) == planted
+    pairs = list(zip(found["place"], found["measure"], strict=True))
+    assert pairs[:2] == [(7, "brightness"), (9, "contrast")]
+    assert len(pairs) < 5  # 0.05% of normal values lie so far
     assert found["deviations"].iloc[0] == pytest.approx(30, rel=0.2)
     assert found["deviations"].iloc[1] < 0
 
@@ -139,5 +141,5 @@ def test_hashes_of_many_images_are_those_of_each(images: list[Pixels]) -> None:
 def test_real_patients_do_not_look_alike(nih_sample: Path) -> None:
     paths = sorted(str(path) for path in nih_sample.rglob("images/**/*.png"))[:400]
     _, thumbnails = exploration.measure_images(paths, progress=False)
-    patients = pd.factorize([Path(path).name.split("_")[0] for path in paths])[0]
+    patients = np.unique([Path(path).name[:8] for path in paths], return_inverse=True)[1]
     assert exploration.near_duplicates(thumbnails, patients).empty
