@@ -109,7 +109,7 @@ def test_the_report_begins_with_five_sentences(
     evaluated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whom, good, reference, distrust, looks = results(evaluated)["summary"]
-    assert whom.startswith("A smoke run (2 epochs at most): mobilenetv1 (random weights, all of")
+    assert whom.startswith("A smoke run (at most 2 epochs): mobilenetv1 (random weights, all of")
     figures = rows(results(evaluated), "thresholds").set_index(["rule", "metric"])
     auroc = figures.loc[("fixed", "auroc")]
     interval = f"{auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})"

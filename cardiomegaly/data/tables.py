@@ -37,8 +37,8 @@ def read_labels(path: Path, data: DataConfig) -> pd.DataFrame:
         Columns image, patient_id, label (positive, negative, uncertain, blank), target (1 =
         positive; NaN where `data.uncertain` or `data.blank` ignore the row), findings (joined by
         |), view_position (PA, AP, lateral, other), sex (M, F), age (years, NaN where impossible),
-        follow_up (0 = first); what is not known is missing. Sizes and spacings of the original
-        image where the table has them.
+        follow_up (0 = first); what is not known is missing. Year of the study, sizes and spacings
+        of the original image where the table has them.
 
     Raises:
         UserError: no such file, not a readable CSV, a column is missing, a value cannot be read or
@@ -72,6 +72,8 @@ def read_labels(path: Path, data: DataConfig) -> pd.DataFrame:
     for name in NUMBERS:
         if name == "follow_up" or data.columns[name] is not None:
             table[name] = _numbers(cells[name], path, name)
+    if data.columns["date"] is not None:
+        table["year"] = pd.to_numeric(cells["date"].str[:4], errors="coerce").astype("Int64")
     if data.columns["date"] is not None and data.columns["follow_up"] is None:
         date = pd.to_numeric(cells["date"], errors="coerce")
         table["follow_up"] = date.groupby(cells["patient_id"]).rank("dense") - 1

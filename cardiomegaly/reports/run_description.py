@@ -97,5 +97,5 @@ def smoke_reasons(*runs: Run) -> list[str]:
         elif isinstance(limit, float) and limit < 1:
             reasons.append(f"only {limit:.0%} of the batches an epoch")
         if isinstance(epochs, int) and epochs < FEW_EPOCHS:
-            reasons.append(f"{epochs} epochs at most")
+            reasons.append(f"at most {epochs} epochs")
     return list(dict.fromkeys(reasons))
