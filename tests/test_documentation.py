@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import cardiomegaly
+from cardiomegaly.config import read_data
 from cardiomegaly.data.labels import load_labelled_images
 from tests import words
 
@@ -102,6 +103,10 @@ def test_commands_are_valid(page: Path) -> None:
             continue  # needs the folder of a run, or only lists
         if module == "cardiomegaly.train":
             assert words.compose_training(given)
+        elif module == "cardiomegaly.evaluate":
+            of_data, others = command.words_of_data(given)
+            assert words.compose_training(of_data)
+            words.parse_options(name, others)
         elif hasattr(command, "Options"):
             words.parse_options(name, [word for word in given if "=" in word])
 
@@ -159,7 +164,9 @@ def python_block(page: Path) -> str:
 @pytest.fixture
 def mine(tmp_path: Path, phantom_root: Path) -> Path:
     """A folder of PNGs, sorted as the README wants it, after its Python lines were run there."""
-    for row in load_labelled_images(phantom_root).table.itertuples():
+    for row in load_labelled_images(
+        read_data("nih", {"root": str(phantom_root)})
+    ).table.itertuples():
         kind = tmp_path / "mine" / ("enlarged" if row.target else "normal")
         kind.mkdir(parents=True, exist_ok=True)
         shutil.copy(row.path, kind)
@@ -169,8 +176,12 @@ def mine(tmp_path: Path, phantom_root: Path) -> Path:
 
 
 def test_a_folder_of_pngs_is_read(mine: Path, phantom_root: Path) -> None:
-    own = load_labelled_images(mine / "mine").table.set_index("image")["target"]
-    given = load_labelled_images(phantom_root).table.set_index("image")["target"]
+    own = load_labelled_images(read_data("nih", {"root": str(mine / "mine")})).table.set_index(
+        "image"
+    )["target"]
+    given = load_labelled_images(read_data("nih", {"root": str(phantom_root)})).table.set_index(
+        "image"
+    )["target"]
     assert own.sort_index().tolist() == given.sort_index().tolist()
 
 

@@ -97,7 +97,7 @@ def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whatever_is_damaged_an_evaluation_keeps_its_figures(
     finished: Path, tmp_path: Path, name: str
 ) -> None:
-    words = ["run=run", "resamples=20", "device=cpu"]
+    words = ["run=run", "device=cpu"]
     for damage in (cut, noise):
         folder = shutil.copytree(finished, tmp_path / damage.__name__)
         (folder / "output.txt").unlink()
