@@ -47,6 +47,10 @@ def _load(path: Path, device: str, trust: Collection[str]) -> Model:
     from cardiomegaly.model.predictor import Predictor, choose_device, load_classifier
 
     target = choose_device(device)
+    if (path / "config.json").is_file():
+        from cardiomegaly.inference.bundle import read_bundle
+
+        return read_bundle(path, target, trust)
     if path.is_dir():
         from cardiomegaly.training.record import REFUSAL, read_run
 

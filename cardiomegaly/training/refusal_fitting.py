@@ -2,8 +2,8 @@
 
 Some training images (at most 256, and half of them) are what others are compared with; of the
 rest, up to 1,000 teach the regression what is fit, and 256 of these, made unfit in every way,
-what is not. Validation gives the limits: each refuses 1 in 200 of its images, and never more than what lies
-far out, since of few images their quantile would be the worst of them.
+what is not. Validation gives the limits: each refuses 1 in 200 of its images, and never more than
+what lies far out, since of few images their quantile would be the worst of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LEAST = 16  # training images
 VALIDATION = 500  # images at most
 COMPONENTS = 40
 REFUSED = 0.005  # of the validation images, by each limit
-DOUBTFUL = 0.01  # of the probability of being fit: a limit is never over it
+DOUBTFUL = 0.04  # of the probability of being fit: a limit is never over it
 FAR = 5.0  # standard deviations over the mean distance: a limit is never under it
 BATCH = 32
 

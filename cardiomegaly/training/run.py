@@ -18,6 +18,7 @@ from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
 from cardiomegaly.model.predictor import Predictor
+from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.model.weights import (
     MissingWeightsError,
     ObtainedWeights,
@@ -60,12 +61,14 @@ class TrainedRun:
         config: its configuration.
         datamodule: its data.
         predictor: its best checkpoint, on the device of the training.
+        refusal: what refuses unfit images, None where it had too few to fit that.
     """
 
     record: Run
     config: Config
     datamodule: CardiomegalyDataModule
     predictor: Predictor
+    refusal: Refusal | None
 
 
 def train(config: Config, folder: Path) -> TrainedRun | None:
@@ -127,7 +130,7 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         "precision": precision,
     }
     record = write_results(folder, asdict(config), predictions, metrics)
-    return TrainedRun(record, config, datamodule, predictor)
+    return TrainedRun(record, config, datamodule, predictor, refusal)
 
 
 def build_datamodule(config: Config) -> CardiomegalyDataModule:
