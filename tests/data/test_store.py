@@ -72,6 +72,13 @@ def test_an_empty_store_is_no_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cache_folder_that_is_a_file_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    store = open_store(tmp_path / "cache")
+    with pytest.raises(UserError, match=r"data\.cache: .*cannot be written"), store.writing():
+        pass
+
+
 def test_new_rows_are_appended_and_what_is_there_stays(tmp_path: Path) -> None:
     store = filled(tmp_path, KEYS[:2])
     before = (store.folder / stores.ROWS).read_bytes()
