@@ -41,6 +41,7 @@ PREVALENCE = 0.1
 DISTANCE = np.sqrt(2) * norm.ppf(0.85)  # an AUROC of 0.85
 THRESHOLDS = (0.1, 0.5)
 RARE = 0.02  # the other prevalence
+WHOLE = ("auroc", "average_precision", "brier", "auroc, gap")  # at any threshold
 GAPS = ("auroc", "sensitivity", "specificity")  # between halves that are drawn alike
 COMPARED = ("auroc", "average_precision", "brier")
 
@@ -89,22 +90,20 @@ def population(threshold: float) -> dict[str, float]:
     """Every metric of the population."""
     cut = (logit(threshold) - logit(PREVALENCE) + DISTANCE**2 / 2) / DISTANCE
     tp, fp = PREVALENCE * norm.sf(cut - DISTANCE), (1 - PREVALENCE) * norm.sf(cut)
-    values = count_metrics(tp, fp, 1 - PREVALENCE - fp, PREVALENCE - tp)
+    truth = count_metrics(np.array([tp, fp, 1 - PREVALENCE - fp, PREVALENCE - tp]))
     score = np.linspace(-9, 12, 400_001)
     step, positive = score[1] - score[0], norm.pdf(score - DISTANCE)
     called = PREVALENCE * norm.sf(score - DISTANCE)
     precision = called / (called + (1 - PREVALENCE) * norm.sf(score))
     error = PREVALENCE * positive * expit(-log_odds(score)) ** 2
     error += (1 - PREVALENCE) * norm.pdf(score) * expit(log_odds(score)) ** 2
-    found = dict.fromkeys((f"{name}, gap" for name in GAPS), 0.0)
-    found |= {name: float(value) for name, value in values.items()}
-    hit, false = found["sensitivity"] * RARE, (1 - found["specificity"]) * (1 - RARE)
-    found |= {"ppv if rare": hit / (hit + false)}
+    truth |= {"auroc": float(norm.cdf(DISTANCE / np.sqrt(2)))}
+    truth |= {"average_precision": float((positive * precision).sum() * step)}
+    truth |= {"brier": float(error.sum() * step)}
+    hit, false = truth["sensitivity"] * RARE, (1 - truth["specificity"]) * (1 - RARE)
     missed, clear = RARE - hit, 1 - RARE - false
-    found |= {"npv if rare": clear / (clear + missed)}
-    found |= {"auroc": float(norm.cdf(DISTANCE / np.sqrt(2)))}
-    found |= {"average_precision": float((positive * precision).sum() * step)}
-    return found | {"brier": float(error.sum() * step)}
+    truth |= {"ppv if rare": hit / (hit + false), "npv if rare": clear / (clear + missed)}
+    return truth | dict.fromkeys((f"{name}, gap" for name in GAPS), 0.0)
 
 
 def draw(rng: np.random.Generator, scenario: Scenario) -> tuple[Ints, Array, Ints]:
@@ -125,24 +124,20 @@ def coverage(scenario: Scenario, repetitions: int, seed: int) -> pd.DataFrame:
     """How often intervals are there and hold the population's value.
 
     Returns:
-        A row a threshold and metric: held (share of the intervals), given (share of the test parts
-        that have one).
+        A row a metric (and threshold): held (share of the intervals), given (share of the test
+        parts that have one).
     """
     rng, rows = np.random.default_rng(seed), []
     truth = {threshold: population(threshold) for threshold in THRESHOLDS}
     for _ in range(repetitions):
         target, score, patient = draw(rng, scenario)
-        odds = log_odds(score)
         for threshold in THRESHOLDS:
-            estimates = _estimates(target, odds, patient, threshold)
-            rows += [
-                (threshold, name, one.low <= truth[threshold][name] <= one.high, one.low)
-                for name, one in estimates.items()
-                if name in truth[threshold]
-            ]
-    table = pd.DataFrame(rows, columns=["threshold", "metric", "held", "low"])
-    table["given"] = table["low"].notna()
-    groups = table.groupby(["threshold", "metric"], sort=False)
+            estimates = _estimates(target, log_odds(score), patient, threshold)
+            for name, value in truth[threshold].items():
+                one = estimates[name]
+                called = "" if name in WHOLE else f" at {threshold:g}"
+                rows.append((name + called, one.low <= value <= one.high, np.isfinite(one.low)))
+    groups = pd.DataFrame(rows, columns=["metric", "held", "given"]).groupby("metric", sort=False)
     return pd.DataFrame(
         {"held": groups["held"].sum() / groups["given"].sum(), "given": groups["given"].mean()}
     )
@@ -151,11 +146,11 @@ def coverage(scenario: Scenario, repetitions: int, seed: int) -> pd.DataFrame:
 def _estimates(target: Ints, odds: Array, patient: Ints, threshold: float) -> dict[str, Estimate]:
     """Every interval that an evaluation has, by the name that `population` gives its true value."""
     estimates = metric_intervals(target, expit(odds), patient, threshold, odds)
-    rates = prevalence_table(estimates["sensitivity"], estimates["specificity"], [RARE])
+    patients, first = Patients.of(target, patient), np.arange(len(target)) % 2 == 0
+    rates = prevalence_table(patients, expit(odds), threshold, [RARE])
     for name in ("ppv", "npv"):
         columns = [name, f"{name}_low", f"{name}_high"]
         estimates[f"{name} if rare"] = Estimate(*rates.loc[0, columns])
-    patients, first = Patients.of(target, patient), np.arange(len(target)) % 2 == 0
     halves = [
         metric_statistics(patients.part(half), expit(odds[half]), threshold, odds[half])
         for half in (first, ~first)
@@ -193,7 +188,6 @@ def act(options: Options) -> None:
             f"{share:.3f}" if given > 0.995 else f"{share:.3f} ({given:.0%} given)"
             for share, given in zip(found["held"], found["given"], strict=True)
         ]
-        rows = [f"{metric} at {threshold:g}" for threshold, metric in found.index]
         table = equal_models(scenario, options.repetitions, options.seed).dropna()
         for metric in COMPARED:
             p_values = table.loc[table["metric"] == metric, "p"].to_numpy()
@@ -201,7 +195,7 @@ def act(options: Options) -> None:
             figures = (p_values < 0.05).mean(), uniform.statistic, uniform.pvalue
             tests.append([scenario.name, metric, *(f"{figure:.3f}" for figure in figures)])
         print(f"{scenario.name} done", file=sys.stderr, flush=True)
-    print(_markdown(["interval of", *held], list(zip(rows, *held.values(), strict=True))))
+    print(_markdown(["interval of", *held], list(zip(found.index, *held.values(), strict=True))))
     print(_markdown(["patients", "metric", "p < 0.05", "KS distance", "KS p"], tests))
 
 

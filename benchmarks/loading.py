@@ -22,9 +22,9 @@ from torchvision.datasets.folder import pil_loader
 from benchmarks.material import Material
 from benchmarks.table import Row
 from benchmarks.timing import Rate, fresh_process, in_turn, rate
-from cardiomegaly.config import AugmentConfig
-from cardiomegaly.data.labels import read_labels
+from cardiomegaly.config import AugmentConfig, read_data
 from cardiomegaly.data.split import check_split, draw_cohort, split_cohort
+from cardiomegaly.data.tables import read_labels
 from cardiomegaly.training.run import build_datamodule
 
 LOADED, USUAL = 480, 8  # images of a round of the loader, and of the usual one, which is slower
@@ -93,7 +93,7 @@ def labels_to_split(material: Material) -> Iterator[Row]:
     seconds = []
     for _ in range(material.effort.rounds):
         start = time.perf_counter()
-        labelled = read_labels(material.labels)
+        labelled = read_labels(material.labels, read_data("nih"))
         table = draw_cohort(labelled, "study")
         table["split"] = split_cohort(table, "patient", (0.8, 0.08, 0.12), seed=42)
         check_split(table, leaks_allowed=False)

@@ -1,5 +1,13 @@
 """Does this chest X-ray show an enlarged heart? Detectors on NIH ChestX-ray14."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cardiomegaly.inference.loading import load
+
+__all__ = ["RunError", "UserError", "__version__", "load"]
 __version__ = "0.1.0"
 
 
@@ -20,3 +28,12 @@ class RunError(UserError):
     """
 
     exit_code = 1
+
+
+def __getattr__(name: str) -> Any:
+    """`load`, whose import takes a second and which most commands do not need."""
+    if name == "load":
+        from cardiomegaly.inference.loading import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ against a dataclass (the others). A mistake is one line on stderr and exit code 
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import field, fields
@@ -49,6 +50,7 @@ def run(
     """
     words = sys.argv[1:] if argv is None else argv
     if any(word in ("-h", "--help") for word in words):
+        end_with_reader()
         print(_help(schema, description or ""))
         return 0
     if words[:1] in (["-sc"], ["--shell-completion"]):
@@ -65,6 +67,12 @@ def refuse(mistake: Exception) -> int:
     """Print a mistake in its one line; returns the exit code that belongs to it."""
     print(f"error: {mistake}", file=sys.stderr)
     return getattr(mistake, "exit_code", USER_ERROR)
+
+
+def end_with_reader() -> None:
+    """End quietly where the reader of the output does (`--help | head`)."""
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def parse(schema: type[Options], words: list[str]) -> Options:
@@ -103,6 +111,11 @@ def read_words(words: Iterable[str]) -> list[str]:
         else:
             joined.append(word)
     return [_readable(word) for word in joined]
+
+
+def as_list(value: Any) -> list[str]:
+    """The value of a key that takes one or [several]."""
+    return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 
 def compose(source: Path | type, words: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:

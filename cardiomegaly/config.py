@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cardiomegaly import UserError
@@ -18,7 +18,8 @@ PACKAGED_CONF = Path(__file__).parent / "conf"  # in an installed package
 CONF_DIR = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
 
 MONITORED = ("auroc", "average_precision", "f1", "loss", "sensitivity", "specificity")
-VIEWS = ("PA", "AP")
+FRONTAL = ("PA", "AP")
+VIEWS = (*FRONTAL, "lateral", "other")
 FITS = ("stretch", "pad", "crop")
 TRUSTED = ("cardiomegaly.model.heads",)  # modules whose classes anybody's run may name
 TRAINABLE = ("none", "last_stage", "all")
@@ -75,23 +76,38 @@ class PhantomConfig:
 
 
 @dataclass
-class DataConfig:
-    """Where images and labels lie, and how they are loaded.
+class JoinConfig:
+    """Another table with columns that the label table lacks, and the columns to join on."""
 
-    Attributes:
-        name: of the choice in `conf/data`.
-        root: folder with the label file and the images, wherever below it they lie.
-        labels: name of the label file; null finds `Data_Entry_2017*.csv`.
-        fit: how an image that is not square becomes so: see `data.images.fit_image`.
-        cache: folder for decoded images.
-        workers: loader processes; null chooses for the machine.
-        prefetch: batches that each worker prepares in advance.
-        phantom: generate the cohort in `root` first; null for real data.
+    file: str
+    by: list[str]
+
+
+@dataclass
+class DataConfig:
+    """Where images and labels lie, what the label table means, and how images are loaded.
+
+    `conf/data/_table.yaml` says what each field is; a table is read by `data.tables`.
     """
 
     name: str
     root: str
-    labels: str | None
+    labels: str
+    finding: str
+    positive: Any
+    uncertain: str
+    blank: str
+    patient: str
+    columns: dict[str, Any]
+    optional: list[str]
+    patterns: dict[str, str]
+    codings: dict[str, Any]
+    vocabulary: list[str] | None
+    normal: str
+    where: dict[str, Any]
+    join: JoinConfig | None
+    votes: int | None
+    official: str | None
     fit: str
     cache: str
     workers: int | None
@@ -99,10 +115,20 @@ class DataConfig:
     phantom: PhantomConfig | None
 
     def __post_init__(self) -> None:
-        _require(self.fit in FITS, "data.fit", f"must be one of {', '.join(FITS)}", self.fit)
+        allowed = {
+            "uncertain": ("ignore", "positive", "negative"), "blank": ("negative", "ignore"),
+            "patient": ("column", "image"), "fit": FITS,
+        }  # fmt: skip
+        for field, choices in allowed.items():
+            value = getattr(self, field)
+            _require(
+                value in choices, f"data.{field}", f"must be one of {', '.join(choices)}", value
+            )
         some = self.workers is None or self.workers >= 0
         _require(some, "data.workers", "must be null or at least 0", self.workers)
         _require(self.prefetch >= 1, "data.prefetch", "must be at least 1", self.prefetch)
+        few = self.votes is None or self.votes >= 1
+        _require(few, "data.votes", "must be null or at least 1", self.votes)
 
 
 @dataclass
@@ -115,7 +141,7 @@ class CohortConfig:
 
     def __post_init__(self) -> None:
         known = bool(self.views) and not set(self.views) - set(VIEWS)
-        _require(known, "cohort.views", "must name some of PA, AP", self.views)
+        _require(known, "cohort.views", f"must name some of {', '.join(VIEWS)}", self.views)
         each = self.negatives_per_positive
         _require(each >= 1, "cohort.negatives_per_positive", "must be at least 1", each)
 
@@ -350,6 +376,42 @@ def check(cfg: DictConfig) -> Config:
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, Config)  # noqa: S101  (for the type checker)
     return config
+
+
+def read_data(name: str, values: Mapping[str, Any] | None = None) -> DataConfig:
+    """The settings of a file of `conf/data`, outside a training.
+
+    Args:
+        name: of the file.
+        values: replace those of the file.
+
+    Raises:
+        UserError: there is no such file, or as `check`.
+    """
+    return data_of(OmegaConf.merge(_data_file(name), dict(values or {})))
+
+
+def data_of(values: Mapping[str, Any] | DictConfig | ListConfig) -> DataConfig:
+    """The settings of data from all of their values, as a run recorded them."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), values))
+    except OmegaConfBaseException as error:
+        raise UserError(f"data.{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, DataConfig)  # noqa: S101  (for the type checker)
+    return config
+
+
+def _data_file(name: str) -> DictConfig:
+    """A file of `conf/data` over those that its defaults name."""
+    path = CONF_DIR / "data" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"data: there is no {name!r} in {CONF_DIR / 'data'}")
+    own = OmegaConf.load(path)
+    assert isinstance(own, DictConfig)  # noqa: S101  (for the type checker)
+    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    merged = OmegaConf.merge(*(_data_file(base) for base in bases), own)
+    assert isinstance(merged, DictConfig)  # noqa: S101  (for the type checker)
+    return merged
 
 
 def network_name(name: str, model: str) -> str:

@@ -107,6 +107,7 @@ def arguments(argv: list[str]) -> list[str]:
     parser.error = _refuse  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(argv)
     if args.help or args.hydra_help or args.shell_completion or args.info is not None:
+        cli.end_with_reader()
         return argv
     flags = [word for word in argv if word not in args.overrides]
     words = resume.resume_words(resume.sweep_words(cli.read_words(args.overrides)))

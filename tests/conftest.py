@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cardiomegaly import config
+from cardiomegaly import config, export
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.train import train_and_report
 
@@ -107,6 +107,14 @@ def trained_run(trained: Callable[..., Path], tmp_path_factory: pytest.TempPathF
     return trained(folder, "trainer.max_epochs=2", "backbone.trainable=all")
 
 
+@pytest.fixture(scope="session")
+def onnx_file(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run as an ONNX file, with what travels beside it."""
+    folder = tmp_path_factory.mktemp("exported")
+    assert export.main([f"run={trained_run}", "format=onnx", f"output={folder}"]) == 0
+    return folder / "model.onnx"
+
+
 @pytest.fixture
 def read_only() -> Iterator[Callable[[Path], None]]:
     """Makes folders read-only, for root too; skips where that is not allowed."""
@@ -115,7 +123,7 @@ def read_only() -> Iterator[Callable[[Path], None]]:
     def mount(folder: Path) -> None:
         steps = ["--bind", folder, folder], ["-o", "remount,bind,ro", folder]
         for step in steps if sys.platform == "linux" else ():
-            if subprocess.run(["/bin/mount", *step], capture_output=True, check=False).returncode:
+            if subprocess.run(["/bin/mount", *step], capture_output=True, check=False).returncode:  # noqa: S603
                 pytest.skip("mounting is not allowed here")
             mounted.append(folder)
         if not mounted:
@@ -123,7 +131,7 @@ def read_only() -> Iterator[Callable[[Path], None]]:
 
     yield mount
     for folder in set(mounted):
-        subprocess.run(["/bin/umount", "-l", folder], check=True)
+        subprocess.run(["/bin/umount", "-l", folder], check=True)  # noqa: S603
 
 
 @pytest.fixture
@@ -146,10 +154,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:  # noqa: S603
         pytest.skip("mounting is not allowed here")
     yield folder
-    subprocess.run(["/bin/umount", "-l", folder], check=True)
+    subprocess.run(["/bin/umount", "-l", folder], check=True)  # noqa: S603
 
 
 @pytest.fixture(scope="session")

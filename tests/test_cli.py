@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603
         [sys.executable, *words], env=os.environ | {"PYTHONWARNINGS": "ignore"} | environment,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
@@ -158,3 +159,14 @@ def test_the_package_lists_its_commands() -> None:
     wrong = python("-m", "cardiomegaly", "trian")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: 'trian': say python -m cardiomegaly.COMMAND")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_help_ends_where_its_reader_does(command: str) -> None:
+    words = [sys.executable, "-m", f"cardiomegaly.{command}", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == -signal.SIGPIPE

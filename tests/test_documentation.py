@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import cardiomegaly
+from cardiomegaly.config import read_data
 from cardiomegaly.data.labels import load_labelled_images
 from tests import words
 
@@ -26,6 +27,7 @@ FILE = re.compile(r"^[\w.-]+\.(py|yaml|md|toml|sh|cff|txt|png|csv|ipynb)$")
 LEFT_BY_RUNS = {  # file names that a run or a data set has, not this project
     "metrics.json", "predictions.csv", "history.csv", "split.csv", "summary.csv", "summary.md",
     "best.yaml", "train_val_list.txt", "test_list.txt", "valid.csv", "train.csv", "mine.csv",
+    "reference_outputs.csv", "explanations.csv", "explanations.html",
     "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv", "MODEL_CARD.md",
     ".hydra/", "checkpoints/", "plots/",
 }  # fmt: skip
@@ -158,18 +160,24 @@ def python_block(page: Path) -> str:
 @pytest.fixture
 def mine(tmp_path: Path, phantom_root: Path) -> Path:
     """A folder of PNGs, sorted as the README wants it, after its Python lines were run there."""
-    for row in load_labelled_images(phantom_root).table.itertuples():
+    for row in load_labelled_images(
+        read_data("nih", {"root": str(phantom_root)})
+    ).table.itertuples():
         kind = tmp_path / "mine" / ("enlarged" if row.target else "normal")
         kind.mkdir(parents=True, exist_ok=True)
         shutil.copy(row.path, kind)
     lines = python_block(TOP / "README.md")
-    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)  # noqa: S603
     return tmp_path
 
 
 def test_a_folder_of_pngs_is_read(mine: Path, phantom_root: Path) -> None:
-    own = load_labelled_images(mine / "mine").table.set_index("image")["target"]
-    given = load_labelled_images(phantom_root).table.set_index("image")["target"]
+    own = load_labelled_images(read_data("nih", {"root": str(mine / "mine")})).table.set_index(
+        "image"
+    )["target"]
+    given = load_labelled_images(read_data("nih", {"root": str(phantom_root)})).table.set_index(
+        "image"
+    )["target"]
     assert own.sort_index().tolist() == given.sort_index().tolist()
 
 
@@ -179,7 +187,7 @@ def test_a_folder_of_pngs_is_trained_on(mine: Path, small: list[str]) -> None:
         line for line in commands_in((TOP / "README.md").read_text()) if "data.root=mine" in line
     ]
     shrunk = [word for word in small if not word.startswith("data")]
-    subprocess.run(
+    subprocess.run(  # noqa: S603
         [sys.executable, "-m", *command, *shrunk, "hydra.run.dir=run"], cwd=mine, check=True
     )
     assert (mine / "run" / "metrics.json").is_file()

@@ -28,6 +28,7 @@ from cardiomegaly.data.labels import LabelledImages, load_labelled_images
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.data.sampler import SequentialBatches, TrainingBatches
 from cardiomegaly.data.store import RowStore
+from cardiomegaly.data.tables import find_file
 from cardiomegaly.data.transforms import build_augmentation
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ class CardiomegalyDataModule(LightningDataModule):
     """The cohort, split by patient, as batches of one-channel `uint8` images.
 
     After `setup`, `parts` holds a table for each of train, val and test (the columns of
-    `labels.read_labels`, path and key: what `store` knows the image by), `split_table` the split
-    (image, patient_id, split, target), `labelled` what was found, `unreadable` what has no pixels.
+    `tables.read_labels`, path and key: what `store` knows the image by), `split_table` the split
+    (image, patient_id, split, target), `labelled` what was found, `unreadable` what has no pixels,
+    `n_other_views` how many images `cohort.views` leaves out.
 
     Args:
         data, cohort, split, augment: their sections of the configuration.
@@ -104,6 +106,7 @@ class CardiomegalyDataModule(LightningDataModule):
         if self.parts:
             return
         cohort = self._draw_cohort()
+        _tell_what_is_missing(self.labelled, self.n_other_views, self.data)
         readable = self.store.find(cohort["key"].to_numpy()) >= 0
         self._report_unreadable(cohort[~readable], len(cohort))
         cohort = cohort[readable].reset_index(drop=True)
@@ -118,7 +121,13 @@ class CardiomegalyDataModule(LightningDataModule):
     @cached_property
     def labelled(self) -> LabelledImages:
         """The rows of the label file whose image is there, as they were when first asked for."""
-        return load_labelled_images(Path(self.data.root), self.data.labels)
+        return load_labelled_images(self.data)
+
+    @property
+    def n_other_views(self) -> int:
+        """Images left out because of their view."""
+        view = self.labelled.table.get("view_position", pd.Series(dtype=object))
+        return int((view.notna() & ~view.isin(self.cohort.views)).sum())
 
     @cached_property
     def store(self) -> RowStore:
@@ -138,6 +147,14 @@ class CardiomegalyDataModule(LightningDataModule):
     def _assign(self, cohort: pd.DataFrame) -> pd.Series:
         if self.split.file is not None:
             return split.read_split(Path(self.split.file), cohort)
+        if self.split.name == "official" and self.data.official is not None:
+            path = find_file(Path(self.data.root), self.data.official)
+            return split.read_split(path, cohort, self.data.columns["image"])
+        if self.split.name != "image" and not self.labelled.patients_known:
+            raise UserError(
+                f"split={self.split.name}: {self.labelled.label_file} names no patients "
+                "(data.columns.patient_id); say data.patient=image if each image is another person"
+            )
         parts = split.split_cohort(
             cohort, self.split.name, self.split.fractions, self.seed, Path(self.data.root)
         )
@@ -246,6 +263,20 @@ def _reason(path: str) -> str:
     except (UserError, OSError) as error:
         return str(error)
     return f"{path} could not be read before"
+
+
+def _tell_what_is_missing(labelled: LabelledImages, n_other_views: int, data: DataConfig) -> None:
+    """Say which images are left out, and what the label table cannot say."""
+    counts = ", ".join(f"{n:,} {label}" for label, n in sorted(labelled.label_counts.items()))
+    log.info(
+        "%s in %s: %s (uncertain: %s, blank: %s)",
+        data.finding, labelled.label_file.name, counts, data.uncertain, data.blank,
+    )  # fmt: skip
+    if n_other_views:
+        log.info("%s images of lateral and other views are left out", f"{n_other_views:,}")
+    unknown = [*labelled.unknown, *(() if labelled.patients_known else ["patient_id"])]
+    if unknown:
+        log.info("the label table does not say: %s", ", ".join(unknown))
 
 
 def _tell_of_old_caches(cache_dir: Path) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ LARGEST = 80_000_000  # pixels; the largest detectors have 20 million
 MOST_NAMED = 5  # files named in a message; the rest are counted
 
 Pixels = NDArray[np.uint8]
+Result = TypeVar("Result")
 
 
 def is_image(path: str | Path) -> bool:
@@ -111,15 +112,34 @@ def decode_image(path: str | Path, size: int, fit: str) -> Pixels:
 def decode_images(
     paths: Sequence[str], size: int, fit: str, workers: int | None = None
 ) -> Iterator[Pixels | UserError | OSError]:
-    """Decode on `workers` threads (None: one a core); yield pixels or what is wrong, in order.
+    """Decode files as `decode_image`, in order; yields pixels or what is wrong with a file.
+
+    Raises:
+        MissingDecoderError: as `read_images`.
+    """
+    return read_images(paths, lambda image: fit_image(image, size, fit), workers)
+
+
+def read_images(
+    paths: Sequence[str], use: Callable[[Pixels], Result], workers: int | None = None
+) -> Iterator[Result | UserError | OSError]:
+    """Read files on threads and use their pixels there, in order.
+
+    Args:
+        paths: of the files.
+        use: what is made of the pixels of one.
+        workers: threads; None is one a core.
+
+    Returns:
+        What `use` gives for each, or what is wrong with the file.
 
     Raises:
         MissingDecoderError: a package that DICOM needs is not installed.
     """
 
-    def decode(path: str) -> Pixels | UserError | OSError:
+    def read(path: str) -> Result | UserError | OSError:
         try:
-            return decode_image(path, size, fit)
+            return use(read_image(path))
         except MissingDecoderError:
             raise
         except (UserError, OSError) as error:
@@ -129,7 +149,7 @@ def decode_images(
     cv2.setNumThreads(1)  # one image a thread, not one image on all threads
     try:
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            yield from pool.map(decode, paths)
+            yield from pool.map(read, paths)
     finally:
         cv2.setNumThreads(threads)
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sized
 from pathlib import Path
 
 from cardiomegaly import UserError
+from cardiomegaly.config import read_data
 from cardiomegaly.data.boxes import read_boxes
 from cardiomegaly.data.download import download
-from cardiomegaly.data.labels import read_labels
 from cardiomegaly.data.nih_archives import NIH
+from cardiomegaly.data.tables import read_labels
 
 PAGE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 BOX_FILE = (
@@ -26,8 +27,12 @@ def _read_names(path: Path) -> list[str]:
     return path.read_text().split()
 
 
+def _read_rows(path: Path) -> Sized:
+    return read_labels(path, read_data("nih"))
+
+
 TABLES: dict[str, tuple[int, Callable[[Path], Sized], str, int]] = {  # Box's number, what it holds
-    "Data_Entry_2017_v2020.csv": (219760887468, read_labels, "rows", 112_120),
+    "Data_Entry_2017_v2020.csv": (219760887468, _read_rows, "rows", 112_120),
     "BBox_List_2017.csv": (219760940956, read_boxes, "boxes", 984),
     "train_val_list.txt": (256056636701, _read_names, "names", 86_524),
     "test_list.txt": (256055473534, _read_names, "names", 25_596),

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from cardiomegaly import UserError
-from cardiomegaly.config import VIEWS
+from cardiomegaly.config import FRONTAL
 
 PARTS = ("train", "val", "test")
+PART_NAMES = {"validate": "val", "valid": "val", "validation": "val", "dev": "val"}  # of others
 
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 
@@ -24,17 +25,18 @@ OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 def draw_cohort(
     labels: pd.DataFrame,
     name: str,
-    views: tuple[str, ...] = VIEWS,
+    views: tuple[str, ...] = FRONTAL,
     negatives_per_positive: int = 4,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Choose the images that take part.
 
     Args:
-        labels: columns image, target, sex, view_position.
+        labels: columns image and target; sex and view_position where they are known.
         name: `study` (every positive and, for each sex, at most `negatives_per_positive` times
-            half the positives drawn at random) or `all`.
-        views: the view positions that may take part.
+            half the positives drawn at random; where sex is not known, that many times all
+            positives) or `all`.
+        views: the view positions that may take part; so do images of which none is known.
         negatives_per_positive: negatives drawn for one positive under `study`.
         seed: of the draw.
 
@@ -43,17 +45,28 @@ def draw_cohort(
     """
     if name not in ("study", "all"):
         raise UserError(f"cohort: must be study or all, got {name!r}")
-    seen = labels[labels["view_position"].isin(views)]
+    seen = labels
+    if "view_position" in labels:
+        view = labels["view_position"]
+        seen = labels[view.isin(views) | view.isna()]
     if seen.empty:
         raise UserError(f"cohort.views={list(views)} leaves no image of {len(labels):,}")
     if name == "all":
         return seen.reset_index(drop=True)
     rng = np.random.default_rng(seed)
     chosen = [seen.index[seen["target"] == 1].to_numpy()]
-    most = negatives_per_positive * len(chosen[0]) // 2
-    for sex in sorted(seen["sex"].unique()):
-        candidates = seen.index[(seen["target"] == 0) & (seen["sex"] == sex)].to_numpy()
-        chosen.append(rng.permutation(candidates)[:most])
+    most = negatives_per_positive * len(chosen[0])
+    negatives = seen[seen["target"] == 0]
+    if "sex" in seen:
+        groups = [
+            negatives.index[negatives["sex"] == sex]
+            for sex in sorted(seen["sex"].dropna().unique())
+        ]
+        most //= 2
+    else:
+        groups = [negatives.index]
+    for candidates in groups:
+        chosen.append(rng.permutation(candidates.to_numpy())[:most])
     return seen.loc[np.sort(np.concatenate(chosen))].reset_index(drop=True)
 
 
@@ -67,7 +80,7 @@ def split_cohort(
     """Assign every image of the cohort to train, val or test.
 
     Args:
-        cohort: columns image, patient_id, target, sex.
+        cohort: columns image, patient_id, target, and sex where it is known.
         name: `patient` (a patient stands in one part, parts alike in prevalence and sex),
             `image` (stratified by target and sex; patients leak) or `official` (NIH's lists in
             `root`; the validation part is taken from train_val by patient).
@@ -97,8 +110,13 @@ def split_cohort(
     raise UserError(f"split: must be patient, image or official, got {name!r}")
 
 
-def read_split(path: Path, cohort: pd.DataFrame) -> pd.Series:
-    """Take the parts from a `split.csv` (columns image, split); images it lacks get a NaN.
+def read_split(path: Path, cohort: pd.DataFrame, column: str = "image") -> pd.Series:
+    """Take the parts from a table such as `split.csv`; images it lacks get a NaN.
+
+    Args:
+        path: a table with a column `split` (train, val, test or another word for them).
+        cohort: column image.
+        column: the table's column of the images.
 
     Raises:
         UserError: no such file.
@@ -108,19 +126,20 @@ def read_split(path: Path, cohort: pd.DataFrame) -> pd.Series:
     if not path.is_file():
         raise UserError(f"split.file: {path} does not exist")
     given = pd.read_csv(path, dtype=str)
-    for column in ("image", "split"):
-        if column not in given.columns:
+    for name in (column, "split"):
+        if name not in given.columns:
             raise UserError(
-                f"split.file: {path} lacks the column {column!r}; it needs image and split, "
+                f"split.file: {path} lacks the column {name!r}; it needs {column} and split, "
                 f"it has {', '.join(given.columns)}"
             )
+    given["split"] = given["split"].replace(PART_NAMES)
     unknown = sorted(set(given["split"].dropna()) - set(PARTS))
     if unknown:
         raise UserError(f"split.file: split must be one of {', '.join(PARTS)}, got {unknown[0]!r}")
-    twice = int(given["image"].duplicated().sum())
+    twice = int(given[column].duplicated().sum())
     if twice:
         raise UserError(f"split.file: {path} lists {twice} images twice; keep one row of each")
-    parts = cohort["image"].map(given.set_index("image")["split"])
+    parts = cohort["image"].map(given.set_index(column)["split"])
     if parts.notna().sum() == 0:
         raise UserError(f"split.file: {path} holds none of the {len(cohort):,} images found")
     return parts
@@ -166,8 +185,11 @@ def _by_patient(cohort: pd.DataFrame, fractions: Sequence[float], seed: int) -> 
     goes to the part that lags furthest behind its share: of the positives where the patient has
     any, else of the images. The parts end alike in prevalence, sex and images a patient.
     """
-    patients = cohort.groupby("patient_id").agg(
-        positives=("target", "sum"), images=("target", "size"), sex=("sex", "first")
+    sex = cohort["sex"].fillna("unknown") if "sex" in cohort else "unknown"
+    patients = (
+        cohort.assign(sex=sex)
+        .groupby("patient_id")
+        .agg(positives=("target", "sum"), images=("target", "size"), sex=("sex", "first"))
     )
     rng = np.random.default_rng(seed)
     patients["tie"] = rng.permutation(len(patients))

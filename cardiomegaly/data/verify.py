@@ -9,8 +9,10 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from cardiomegaly.config import read_data
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.data.labels import find_label_file, read_labels
+from cardiomegaly.data.labels import find_label_file
+from cardiomegaly.data.tables import read_labels
 
 SIZE = (1024, 1024)  # width and height of NIH's images
 PNG_END = b"IEND\xaeB`\x82"
@@ -27,7 +29,8 @@ def verify(folder: Path) -> tuple[int, dict[str, list[str]]]:
     Raises:
         UserError: no folder, no label table, or one that cannot be read.
     """
-    table = read_labels(find_label_file(folder))["image"]
+    data = read_data("nih", {"root": str(folder)})
+    table = read_labels(find_label_file(data), data)["image"]
     listed = table.str.replace(r"\.[^.]*$", "", regex=True)
     images = ImageFolder(folder)
     there = {name: images.find(name) for name in listed}

@@ -8,8 +8,7 @@ with its reason in `undefined`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,19 +19,10 @@ from cardiomegaly import UserError
 from cardiomegaly.evaluation import calibration
 from cardiomegaly.evaluation.comparison import compare
 from cardiomegaly.evaluation.fitting import Cohort, Fitting, Predicted
-from cardiomegaly.evaluation.influence import (
-    mean_statistic,
-    ranking_statistics,
-    threshold_statistics,
-)
-from cardiomegaly.evaluation.intervals import Estimate, Patients, interval
+from cardiomegaly.evaluation.influence import mean_statistic, metric_intervals
+from cardiomegaly.evaluation.intervals import Patients, interval
 from cardiomegaly.evaluation.label_audit import LabelAudit, audit_labels
-from cardiomegaly.evaluation.metrics import (
-    Array,
-    checked,
-    expected_calibration_error,
-    ranking,
-)
+from cardiomegaly.evaluation.metrics import Array, checked, expected_calibration_error, ranking
 from cardiomegaly.evaluation.prevalence import decision_curve, prevalence_table
 from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.evaluation.shortcuts import Shortcuts, evaluate_shortcuts
@@ -62,7 +52,7 @@ class Assessment:
     shortcuts: Shortcuts | None
     audit: LabelAudit | None
     comparison: pd.DataFrame | None
-    undefined: dict[str, str] = field(default_factory=dict)
+    undefined: dict[str, str]
 
 
 def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) -> Assessment:
@@ -76,50 +66,45 @@ def assess(cohort: Cohort, models: Mapping[str, Predicted], settings: Settings) 
         ranking(predicted.test, predicted.test_logit)
     undefined: dict[str, str] = {}
     predicted, fitting = next(iter(models.values())), Fitting(cohort, settings.seed)
-    table, target = cohort.test.assign(probability=predicted.test), fitting.target
+    target, probability = fitting.target, predicted.test
+    table = cohort.test.assign(probability=probability)
     if predicted.test_logit is not None:
         table["logit"] = predicted.test_logit
     patients = Patients.of(target, fitting.patient)
     cuts = _cuts(fitting, predicted, settings, undefined)
     shared = YOUDEN if YOUDEN in cuts else FIXED
+    called = table.assign(called=probability >= cuts[shared])
     calibrated = _calibrated(fitting, predicted, undefined)
-    best = calibrated.get(calibration.PLATT, predicted.test)
-    rates = threshold_statistics(patients, predicted.test, cuts[shared])
+    best = calibrated.get(calibration.PLATT, probability)
+
+    def or_why(what: str, compute: Callable[..., Any], *given: Any) -> Callable[[], Any]:
+        return lambda: _or_why(undefined, what, compute, *given)
+
     parts: dict[str, Callable[[], Any]] = {
-        "thresholds": lambda: _threshold_table(patients, predicted, cuts),
+        "thresholds": lambda: _threshold_table(table, predicted, cuts),
         "calibration": lambda: _calibration_table(patients, calibrated, predicted),
-        "reliability": lambda: _reliability_table(patients, calibrated),
-        "prevalence": lambda: prevalence_table(
-            interval(rates["sensitivity"]), interval(rates["specificity"])
-        ),
-        "decision": lambda: _or_why(
-            undefined, "decision curve", lambda: decision_curve(target, best)
-        ),
+        "reliability": lambda: calibration.reliability_table(patients, calibrated),
+        "prevalence": lambda: prevalence_table(patients, probability, cuts[shared]),
+        "decision": or_why("decision curve", decision_curve, target, best),
         "subgroups": lambda: evaluate_subgroups(table, patients, cuts[shared], settings.minimum),
-        "shortcuts": lambda: _or_why(
-            undefined,
-            "shortcuts",
-            lambda: evaluate_shortcuts(table, patients, cohort.train, settings.seed),
+        "shortcuts": or_why(
+            "shortcuts", evaluate_shortcuts, table, patients, cohort.train, settings.seed
         ),
-        "audit": lambda: _audit(
-            cohort, table.assign(called=predicted.test >= cuts[shared]), undefined
-        ),
+        "audit": or_why("label audit", audit_labels, cohort.labels, called),
         "comparison": lambda: _compared(fitting, models, patients, undefined),
     }
     # A bar in a terminal, where it takes longer than seconds.
     bar = tqdm(parts.items(), "evaluating", delay=3, disable=None, leave=False)
-    return Assessment(
-        fitted_on=fitting.where,
-        shared=shared,
-        undefined=undefined,
-        **{name: compute() for name, compute in bar},
-    )
+    computed = {name: compute() for name, compute in bar}
+    return Assessment(fitted_on=fitting.where, shared=shared, undefined=undefined, **computed)
 
 
-def _or_why(undefined: dict[str, str], what: str, compute: Callable[[], Result]) -> Result | None:
+def _or_why(
+    undefined: dict[str, str], what: str, compute: Callable[..., Result], *given: Any
+) -> Result | None:
     """Compute, or keep the reason why these predictions do not allow it."""
     try:
-        return compute()
+        return compute(*given)
     except UserError as reason:
         undefined[what] = str(reason)
         return None
@@ -128,35 +113,28 @@ def _or_why(undefined: dict[str, str], what: str, compute: Callable[[], Result])
 def _cuts(
     fitting: Fitting, predicted: Predicted, settings: Settings, undefined: dict[str, str]
 ) -> dict[str, float | Array]:
-    for name in ("sensitivity", "specificity"):
-        if not 0 <= getattr(settings, name) <= 1:
-            raise UserError(
-                f"{name}: a number from 0 to 1 is allowed, got {getattr(settings, name):g}"
-            )
     rules: dict[str, tuple[str, float | None]] = {YOUDEN: ("youden", None), BEST_F1: ("f1", None)}
-    rules[f"sensitivity {settings.sensitivity:g}"] = ("sensitivity", settings.sensitivity)
-    rules[f"specificity {settings.specificity:g}"] = ("specificity", settings.specificity)
+    wanted = {"sensitivity": settings.sensitivity, "specificity": settings.specificity}
+    for name, value in wanted.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name}: a number from 0 to 1 is allowed, got {value:g}")
+        rules[f"{name} {value:g}"] = (name, value)
     cuts: dict[str, float | Array] = {FIXED: 0.5}
     for name, rule in rules.items():
-        cut = _or_why(undefined, f"threshold {name}", partial(fitting.threshold, predicted, *rule))
+        cut = _or_why(undefined, f"threshold {name}", fitting.threshold, predicted, *rule)
         if cut is not None:
             cuts[name] = cut
     return cuts
 
 
 def _threshold_table(
-    patients: Patients, predicted: Predicted, cuts: Mapping[str, float | Array]
+    table: pd.DataFrame, predicted: Predicted, cuts: Mapping[str, float | Array]
 ) -> pd.DataFrame:
-    probability = predicted.test
-    whole = ranking_statistics(patients, ranking(probability, predicted.test_logit))
-    whole["brier"] = mean_statistic(patients, (probability - patients.target) ** 2)
-    estimates = {name: interval(statistic) for name, statistic in whole.items()}
-    estimates["ece"] = Estimate(expected_calibration_error(patients.target, probability))
+    target, patient = table["target"], table["patient_id"]
     rows = []
     for rule, cut in cuts.items():
-        called = threshold_statistics(patients, probability, cut)
-        here = {name: interval(statistic) for name, statistic in called.items()} | estimates
-        for metric, estimate in here.items():
+        estimates = metric_intervals(target, predicted.test, patient, cut, predicted.test_logit)
+        for metric, estimate in estimates.items():
             row = {"rule": rule, "threshold": np.mean(cut), "metric": metric}
             rows.append(row | asdict(estimate))
     return pd.DataFrame(rows)
@@ -167,19 +145,10 @@ def _calibrated(
 ) -> dict[str, Array]:
     kept = {RAW: predicted.test}
     for name in calibration.CALIBRATIONS:
-        what = f"calibration {name}"
-        score = _or_why(undefined, what, partial(fitting.calibrate, predicted, name))
+        score = _or_why(undefined, f"calibration {name}", fitting.calibrate, predicted, name)
         if score is not None:
             kept[name] = score
     return kept
-
-
-def _reliability_table(patients: Patients, calibrated: Mapping[str, Array]) -> pd.DataFrame:
-    tables = [
-        calibration.reliability_table(patients, score).assign(method=name)
-        for name, score in calibrated.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
 
 
 def _calibration_table(
@@ -192,17 +161,9 @@ def _calibration_table(
             target, score, predicted.test_logit if name == RAW else None
         )
         row = {"method": name, **calibration.brier_decomposition(target, score)}
-        row |= {"brier_low": brier.low, "brier_high": brier.high}
-        row |= {"ece": expected_calibration_error(target, score)}
+        row |= brier.columns("brier") | {"ece": expected_calibration_error(target, score)}
         rows.append(row | {"slope": slope, "intercept": intercept})
     return pd.DataFrame(rows)
-
-
-def _audit(cohort: Cohort, table: pd.DataFrame, undefined: dict[str, str]) -> LabelAudit | None:
-    if cohort.labels is None:
-        undefined["label audit"] = "the label file is not at hand, so the order in time is unknown"
-        return None
-    return audit_labels(cohort.labels, table)
 
 
 def _compared(
@@ -216,6 +177,6 @@ def _compared(
     cuts: dict[str, float | Array] = {}
     for name, predicted in models.items():
         what = f"threshold {YOUDEN} of {name}"
-        cut = _or_why(undefined, what, partial(fitting.threshold, predicted, "youden"))
+        cut = _or_why(undefined, what, fitting.threshold, predicted, "youden")
         cuts[name] = 0.5 if cut is None else cut
     return compare(patients, models, cuts)

@@ -6,7 +6,8 @@ prevalence (`fitting.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -34,22 +35,22 @@ def log_odds(probability: ArrayLike, known: ArrayLike | None = None) -> Array:
     return np.asarray(logit(np.clip(np.asarray(probability, np.float64), EDGE, 1 - EDGE)))
 
 
-def reliability_table(patients: Patients, probability: Array) -> pd.DataFrame:
-    """Stated against observed frequency, a row a bin of equal mass.
+def reliability_table(patients: Patients, calibrated: Mapping[str, Array]) -> pd.DataFrame:
+    """Stated against observed frequency, a row a method and bin of equal mass.
 
     Returns:
-        n, mean_probability, observed, low, high (the 95% interval of the frequency).
+        method, n, mean_probability, observed, low, high (the 95% interval of the frequency).
     """
-    index = bin_index(probability, ECE_BINS)
     rows = []
-    for number in np.unique(index):
-        inside = index == number
-        here = patients.part(inside)
-        observed = interval(mean_statistic(here, here.target.astype(np.float64)))
-        row = {"n": int(inside.sum()), "mean_probability": probability[inside].mean()}
-        row |= {"observed": observed.value, "low": observed.low, "high": observed.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    for method, probability in calibrated.items():
+        index = bin_index(probability, ECE_BINS)
+        for number in np.unique(index):
+            inside = index == number
+            here, stated = patients.part(inside), probability[inside].mean()
+            observed = interval(mean_statistic(here, here.target.astype(np.float64)))
+            rows.append((method, inside.sum(), stated, *astuple(observed)))
+    names = ["method", "n", "mean_probability", "observed", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def brier_decomposition(
@@ -90,9 +91,8 @@ def slope_intercept(
     truth, given = checked(target, probability)
     score = log_odds(given, logit)
     positive, negative = score[truth == 1], score[truth == 0]
-    if not (len(positive) and len(negative)) or score.min() == score.max():
-        return float("nan"), float("nan")
-    if positive.min() >= negative.max() or positive.max() <= negative.min():
+    one_class = not (len(positive) and len(negative))
+    if one_class or positive.min() >= negative.max() or positive.max() <= negative.min():
         return float("nan"), float("nan")
     return _line(score, truth.astype(np.float64))
 
@@ -126,11 +126,7 @@ def fit_platt(target: ArrayLike, logit: ArrayLike) -> Calibrator:
         UserError: one class only.
     """
     slope, intercept = platt_line(target, logit)
-
-    def calibrate(given: ArrayLike) -> Array:
-        return np.asarray(expit(slope * np.asarray(given, np.float64) + intercept))
-
-    return calibrate
+    return lambda given: np.asarray(expit(slope * np.asarray(given, np.float64) + intercept))
 
 
 def fit_isotonic(target: ArrayLike, probability: ArrayLike) -> Calibrator:
@@ -155,7 +151,7 @@ def both_classes(target: ArrayLike) -> Ints:
     truth = np.asarray(target, np.int64)
     if truth.min() == truth.max():
         raise UserError(
-            f"target: a calibration needs images of both classes, all {len(truth)} are "
+            f"target: images are needed of both classes, all {len(truth)} are "
             f"{truth[0]}; fit it on a larger part"
         )
     return truth

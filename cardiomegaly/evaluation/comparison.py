@@ -16,14 +16,8 @@ from cardiomegaly.evaluation.intervals import Patients, paired_difference
 from cardiomegaly.evaluation.metrics import Array
 
 COMPARED = (
-    "auroc",
-    "average_precision",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "f1_weighted",
-    "brier",
-)
+    "auroc", "average_precision", "sensitivity", "specificity", "f1", "f1_weighted", "brier"
+)  # fmt: skip
 
 
 def common_images(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -16,10 +16,9 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
 from cardiomegaly import UserError
-from cardiomegaly.evaluation.calibration import CALIBRATIONS, PLATT, log_odds
-from cardiomegaly.evaluation.metrics import Array, Ints, checked
+from cardiomegaly.evaluation.calibration import CALIBRATIONS, PLATT, both_classes, log_odds
+from cardiomegaly.evaluation.metrics import Array, Ints
 
-RULES = ("youden", "f1", "sensitivity", "specificity")
 FOLDS = 5
 
 
@@ -68,11 +67,11 @@ class Fitting:
         self, predicted: Predicted, rule: str, value: float | None = None
     ) -> float | Array:
         """One threshold, or one for each test image."""
-        return self._apply(
-            predicted.val,
-            predicted.test,
-            lambda target, score, given: fit_threshold(target, score, rule, value),
-        )
+
+        def treat(target: Ints, score: Array, given: Array) -> float:
+            return fit_threshold(target, score, rule, value)
+
+        return self._apply(predicted.val, predicted.test, treat)
 
     def calibrate(self, predicted: Predicted, method: str) -> Array:
         """Calibrated probabilities of the test images, by a method of `CALIBRATIONS`."""
@@ -101,21 +100,12 @@ def fit_threshold(
         probability: (n,) from 0 to 1.
         rule: "youden" (largest sensitivity + specificity - 1), "f1" (largest F1), "sensitivity"
             (the highest threshold with at least `value`) or "specificity" (the lowest with it).
-        value: wanted sensitivity or specificity; the other rules need none.
+        value: wanted sensitivity or specificity, 0 to 1; the other rules need none.
 
     Raises:
-        UserError: an unknown rule, a value outside [0, 1], or targets of one class only.
+        UserError: targets of one class only.
     """
-    truth, score = checked(target, probability)
-    if rule not in RULES:
-        raise UserError(f"rule: {', '.join(RULES)} are allowed, got {rule!r}")
-    if rule in RULES[2:] and (value is None or not 0 <= value <= 1):
-        raise UserError(f"{rule}: a number from 0 to 1 is allowed, got {value}")
-    if truth.min() == truth.max():
-        raise UserError(
-            f"target: a threshold needs images of both classes, all {len(truth)} are "
-            f"{truth[0]}; fit it on a larger part"
-        )
+    truth, score = both_classes(target), np.asarray(probability, np.float64)
     # Highest threshold first: none called, then one more distinct probability called each step.
     false, sensitivity, values = roc_curve(truth, score, drop_intermediate=False)
     # Above every probability, also where the highest is exactly 1.

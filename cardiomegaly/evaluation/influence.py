@@ -19,6 +19,7 @@ from cardiomegaly.evaluation.metrics import (
     checked,
     confusion,
     expected_calibration_error,
+    proportions,
     ranking,
 )
 
@@ -47,16 +48,10 @@ def threshold_statistics(
 ) -> dict[str, Statistic]:
     """Every metric of calls at a threshold, by its name."""
     tp, fp, tn, fn = confusion(patients.target, probability, threshold).T
-    metrics = {
-        "accuracy": proportion(patients, tp + tn, np.ones(len(tp))),
-        "ppv": proportion(patients, tp, tp + fp),
-        "npv": proportion(patients, tn, tn + fn),
-        "sensitivity": proportion(patients, tp, tp + fn),
-        "specificity": proportion(patients, tn, tn + fp),
-        "f1": proportion(patients, 2 * tp, 2 * tp + fp + fn),
-    }
-    counted = 2 * tp + fp + fn
-    ill, healthy = _proportion(2 * tp, counted), _proportion(2 * tn, 2 * tn + fp + fn)
+    parts = proportions(tp, fp, tn, fn)
+    metrics = {name: proportion(patients, *pair) for name, pair in parts.items()}
+    counted = parts["f1"][1]
+    ill, healthy = _proportion(*parts["f1"]), _proportion(2 * tn, 2 * tn + fp + fn)
     macro, influence = (ill[0] + healthy[0]) / 2, (ill[1] + healthy[1]) / 2
     if any(np.count_nonzero(patients.sums(right)) < 2 for right in (tp, tn)):
         # An F1 that rests on no patient or one does not tell how well it is known: no interval.
@@ -114,11 +109,8 @@ def _average_precision(target: Ints, score: Array) -> tuple[float, Array]:
     """
     order = np.argsort(-score, kind="stable")
     true = target[order].astype(np.float64)
-    edges = np.flatnonzero(np.diff(score[order])) + 1
-    group = np.zeros(len(score), np.int64)
-    group[edges] = 1
-    group = np.cumsum(group)
-    called = np.append(edges, len(score))
+    called = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(score))
+    group = np.repeat(np.arange(len(called)), np.diff(called, prepend=0))
     hits = np.cumsum(true)[called - 1]
     precision, gained, positives = hits / called, np.diff(hits, prepend=0), hits[-1]
     value = float(gained @ precision / positives)

@@ -1,26 +1,14 @@
 """Intervals of metrics whose images come in patients, and tests of their differences.
 
-One method for every metric between 0 and 1:
-
-- how far each image moves the metric (`influence.py`) is summed over each patient, because images
-  of one patient resemble each other;
-- leaving a patient out moves the metric further than that sum, the more so the larger the patient's
-  share of the images of a class: the sum is divided by 1 - share (the jackknife);
-- the variance of the metric is the sum of these squares over patients, and v (1 - v) / variance is
-  the number of independent images that would tell as much;
-- Wilson's interval for that number is the interval. It never leaves 0 to 1 and holds at its ends.
-  Student's t stands in it for the normal quantile; its degrees of freedom say how well the number
-  of independent images is known, and are infinite for a proportion with one image a patient.
-
-Where no patient moves a metric (a sensitivity of 1), Kish's effective number of the patients is
-taken. There is no interval where one patient holds all images that a metric counts, or all images
-of a class that moves it.
+One method serves every metric between 0 and 1; docs/intervals.md has its steps and how often the
+intervals hold. How far each image moves the metric (`influence.py`) is summed over each patient;
+the sum of the squares is the variance. Wilson's interval for as many independent images as have
+that variance is the interval: it never leaves 0 to 1 and holds at its ends.
 
 Sources: Wilson, JASA 1927; Obuchowski, "Nonparametric analysis of clustered ROC curve data",
 Biometrics 1997; Korn and Graubard, "Confidence intervals for proportions with small expected number
 of positive counts", Survey Methodology 1998; Bell and McCaffrey, "Bias reduction in standard errors
-for linear regression with multi-stage samples", Survey Methodology 2002. docs/intervals.md has the
-measured coverage.
+for linear regression with multi-stage samples", Survey Methodology 2002.
 """
 
 from __future__ import annotations
@@ -50,6 +38,10 @@ class Estimate:
     value: float
     low: float = float("nan")
     high: float = float("nan")
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Value and limits as columns `name`, `name_low` and `name_high` of a table."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cardiomegaly import UserError
+
 MOST_CONFIDENT = 24
 
 
@@ -51,7 +53,7 @@ def neighbours_in_time(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def audit_labels(
-    labels: pd.DataFrame, predictions: pd.DataFrame, most: int = MOST_CONFIDENT
+    labels: pd.DataFrame | None, predictions: pd.DataFrame, most: int = MOST_CONFIDENT
 ) -> LabelAudit:
     """Count the labels that disagree over time and list the most confident contradictions.
 
@@ -59,7 +61,12 @@ def audit_labels(
         labels: as `neighbours_in_time`, every image known of the patients in question.
         predictions: image, probability and called (true where called positive) of those judged.
         most: rows of the list.
+
+    Raises:
+        UserError: no labels are at hand.
     """
+    if labels is None:
+        raise UserError("the label file is not at hand, so the order in time is unknown")
     table = neighbours_in_time(labels)
     changed = table["before"].notna() & (table["before"] != table["target"])
     of_patient = table.groupby("patient_id")

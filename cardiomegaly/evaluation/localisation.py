@@ -30,53 +30,54 @@ FRAME = 1024
 # Maps are scaled to this many pixels a side: a quarter of the frame, finer than any map here.
 GRID = 256
 CUTS = (0.1, 0.3, 0.5, 0.7)
-BASELINES = ("mean box", "centred box", "half-size mean box")
+
+
+def area(boxes: Array) -> Array:
+    """Width by height, row by row: (n, 4) to (n,)."""
+    return np.asarray(boxes[..., 2:].prod(axis=-1))
 
 
 def intersection(one: Array, two: Array) -> Array:
     """Area that boxes share, row by row: (n, 4) and (n, 4) to (n,)."""
     low = np.maximum(one[..., :2], two[..., :2])
     high = np.minimum(one[..., :2] + one[..., 2:], two[..., :2] + two[..., 2:])
-    shared: Array = np.clip(high - low, 0, None).prod(axis=-1)
-    return shared
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=-1))
 
 
-def iou(found: Array, true: Array) -> Array:
+def iou(boxes: Array, true: Array) -> Array:
     """Intersection over union, row by row."""
-    shared = intersection(found, true)
-    total: Array = found[..., 2:].prod(axis=-1) + true[..., 2:].prod(axis=-1) - shared
-    return shared / total
+    shared = intersection(boxes, true)
+    return shared / (area(boxes) + area(true) - shared)
 
 
-def iobb(found: Array, true: Array) -> Array:
-    """Intersection over the box found: 1 for any box inside the true one.
+def iobb(boxes: Array, true: Array) -> Array:
+    """Intersection over the box judged: 1 for any box inside the true one.
 
     Source: Wang et al., "ChestX-ray8", CVPR 2017.
     """
-    area: Array = found[..., 2:].prod(axis=-1)
-    return intersection(found, true) / area
+    return intersection(boxes, true) / area(boxes)
 
 
-def score_boxes(found: Array, true: Array, points: Array | None = None) -> pd.DataFrame:
+def score_boxes(boxes: Array, true: Array, points: Array | None = None) -> pd.DataFrame:
     """Judge a box (and a point, by default the box's centre) for each image.
 
     Args:
-        found, true: (n, 4) boxes in the 1024-pixel frame.
+        boxes, true: (n, 4) boxes in the 1024-pixel frame.
         points: (n, 2) x and y.
 
     Returns:
         A row an image: pointing (the point lies in the true box), iou, iobb, iou>0.1 and so on,
-        and energy (the share of the box found that lies in the true one).
+        and energy (the share of the box judged that lies in the true one).
 
     Raises:
         UserError: shapes that are not (n, 4), or a box without area.
     """
-    found, true = _boxes("found", found), _boxes("true", true)
-    if found.shape != true.shape:
-        raise UserError(f"boxes: one for each image is needed, got {len(found)} and {len(true)}")
-    points = found[:, :2] + found[:, 2:] / 2 if points is None else points
+    boxes, true = _boxes("judged", boxes), _boxes("true", true)
+    if boxes.shape != true.shape:
+        raise UserError(f"boxes: one for each image is needed, got {len(boxes)} and {len(true)}")
+    points = boxes[:, :2] + boxes[:, 2:] / 2 if points is None else points
     inside = (points >= true[:, :2]) & (points <= true[:, :2] + true[:, 2:])
-    overlap: dict[str, Array] = {"iou": iou(found, true), "iobb": iobb(found, true)}
+    overlap: dict[str, Array] = {"iou": iou(boxes, true), "iobb": iobb(boxes, true)}
     columns = {"pointing": inside.all(axis=1).astype(np.float64), **overlap}
     for name, values in overlap.items():
         columns |= {f"{name}>{cut}": (values > cut).astype(np.float64) for cut in CUTS}
@@ -107,9 +108,9 @@ def score_maps(maps: Sequence[NDArray[np.floating]], true: Array, fraction: floa
     if not 0 < fraction <= 1:
         raise UserError(f"fraction: a number over 0 and up to 1 is allowed, got {fraction:g}")
     scaled = [scale_map(saliency) for saliency in maps]
-    found = np.array([box_of_map(saliency, fraction) for saliency in scaled]).reshape(-1, 4)
+    boxes = np.array([box_of_map(saliency, fraction) for saliency in scaled]).reshape(-1, 4)
     points = np.array([peak(saliency) for saliency in scaled]).reshape(-1, 2)
-    table = score_boxes(found, true, points)
+    table = score_boxes(boxes, true, points)
     pairs = zip(scaled, true, strict=True)
     return table.assign(energy=[energy_inside(saliency, box) for saliency, box in pairs])
 
@@ -156,7 +157,7 @@ def energy_inside(scaled: Array, box: Array) -> float:
 
 
 def blind_boxes(true: Array) -> dict[str, Array]:
-    """Boxes that do not see the image, (n, 4) for each of `BASELINES`, each from the OTHER boxes.
+    """Boxes that do not see the image, (n, 4) by name, each from the OTHER boxes.
 
     Raises:
         UserError: fewer than two boxes.

@@ -37,9 +37,8 @@ def checked(target: ArrayLike, probability: ArrayLike) -> tuple[Ints, Array]:
     if truth.size == 0:
         raise UserError("target and probability: at least one image is needed, got none")
     _refuse("target", truth, np.isin(truth, (0.0, 1.0)), "0 and 1 are allowed")
-    _refuse(
-        "probability", score, (score >= 0) & (score <= 1), "numbers from 0 to 1 are allowed, no NaN"
-    )
+    allowed = (score >= 0) & (score <= 1)
+    _refuse("probability", score, allowed, "numbers from 0 to 1 are allowed, no NaN")
     return truth.astype(np.int64), score
 
 
@@ -85,23 +84,31 @@ def ratio(over: ArrayLike, under: ArrayLike) -> Array:
     return out
 
 
-def count_metrics(tp: ArrayLike, fp: ArrayLike, tn: ArrayLike, fn: ArrayLike) -> dict[str, Array]:
-    """Turn (possibly weighted) counts, one or an array of each, into the threshold metrics."""
-    tp, fp, tn, fn = (np.asarray(count, np.float64) for count in (tp, fp, tn, fn))
-    positive, negative = tp + fn, tn + fp
-    f1, f1_other = ratio(2 * tp, 2 * tp + fp + fn), ratio(2 * tn, 2 * tn + fp + fn)
-    # A class without images has weight 0, even where its own F1 is not defined.
-    parts = [np.where(n > 0, n * part, 0) for n, part in ((positive, f1), (negative, f1_other))]
+def proportions(tp: Array, fp: Array, tn: Array, fn: Array) -> dict[str, tuple[Array, Array]]:
+    """What is right and what is counted, of every metric that is a proportion.
+
+    The four are 0 or 1 for each image, or their sums over images.
+    """
     return {
-        "accuracy": ratio(tp + tn, positive + negative),
-        "ppv": ratio(tp, tp + fp),
-        "npv": ratio(tn, tn + fn),
-        "sensitivity": ratio(tp, positive),
-        "specificity": ratio(tn, negative),
-        "f1": f1,
-        "f1_weighted": ratio(parts[0] + parts[1], positive + negative),
-        "f1_macro": (f1 + f1_other) / 2,
+        "accuracy": (tp + tn, tp + fp + tn + fn),
+        "ppv": (tp, tp + fp),
+        "npv": (tn, tn + fn),
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+        "f1": (2 * tp, 2 * tp + fp + fn),
     }
+
+
+def count_metrics(counts: Array) -> dict[str, float]:
+    """Turn the sums of `confusion` over images, (4,), into the threshold metrics."""
+    tp, fp, tn, fn = counts
+    metrics = {name: float(ratio(*pair)) for name, pair in proportions(tp, fp, tn, fn).items()}
+    positive, negative = tp + fn, tn + fp
+    f1, f1_other = metrics["f1"], float(ratio(2 * tn, 2 * tn + fp + fn))
+    # A class without images has weight 0, even where its own F1 is not defined.
+    parts = [n * part for n, part in ((positive, f1), (negative, f1_other)) if n > 0]
+    weighted = float(ratio(sum(parts), positive + negative))
+    return metrics | {"f1_weighted": weighted, "f1_macro": (f1 + f1_other) / 2}
 
 
 def confusion(target: Ints, probability: Array, threshold: float | Array) -> Array:
@@ -138,8 +145,7 @@ def binary_metrics(
     if not np.isfinite(threshold).all():
         raise UserError(f"threshold: a finite number is needed, got {threshold}")
     both = 0 < truth.sum() < len(truth)
-    counts = confusion(truth, score, threshold).sum(axis=0)
-    metrics = {name: float(value) for name, value in count_metrics(*counts).items()}
+    metrics = count_metrics(confusion(truth, score, threshold).sum(axis=0))
     for name, rate in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
         metrics[name] = float(rate(truth, rank)) if both else float("nan")
     return metrics | {
@@ -156,8 +162,6 @@ def bin_index(probability: Array, bins: int) -> Ints:
 
     Bins end at quantiles, so many equal probabilities leave fewer bins than asked.
     """
-    if bins < 1:
-        raise UserError(f"bins: 1 or more are needed, got {bins}")
     inner = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1))[1:-1])
     return np.searchsorted(inner, probability, side="left").astype(np.int64)
 

@@ -6,6 +6,7 @@ Sensitivity and specificity are taken to stay as they are: patients differ in nu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
 from cardiomegaly.evaluation.calibration import both_classes, log_odds
-from cardiomegaly.evaluation.intervals import Estimate, quotient
+from cardiomegaly.evaluation.influence import threshold_statistics
+from cardiomegaly.evaluation.intervals import Estimate, Patients, interval, quotient
 from cardiomegaly.evaluation.metrics import Array
 
 PREVALENCES = (0.01, 0.02, 0.05, 0.10, 0.20, 0.30)
@@ -25,17 +27,21 @@ def shift_prevalence(probability: ArrayLike, now: float, then: float) -> Array:
     Source: Saerens et al., "Adjusting the outputs of a classifier to new a priori probabilities",
     Neural Computation 2002.
     """
-    found: Array = expit(log_odds(probability) + logit(then) - logit(now))
-    return found
+    return np.asarray(expit(log_odds(probability) + logit(then) - logit(now)))
 
 
 def prevalence_table(
-    sensitivity: Estimate, specificity: Estimate, prevalences: Sequence[float] = PREVALENCES
+    patients: Patients,
+    probability: Array,
+    threshold: float | Array,
+    prevalences: Sequence[float] = PREVALENCES,
 ) -> pd.DataFrame:
-    """Predictive values of a sensitivity and a specificity, had the disease another prevalence.
+    """Predictive values at one threshold, had the disease another prevalence.
 
     Returns prevalence, ppv, ppv_low, ppv_high, npv, npv_low, npv_high.
     """
+    rates = threshold_statistics(patients, probability, threshold)
+    sensitivity, specificity = interval(rates["sensitivity"]), interval(rates["specificity"])
     # False calls for each true one, and ill among the not called for each healthy one there.
     quotients = {
         "ppv": quotient(_rest(specificity), sensitivity),
@@ -45,9 +51,8 @@ def prevalence_table(
     for share in prevalences:
         row = {"prevalence": share}
         for name, odds in (("ppv", (1 - share) / share), ("npv", share / (1 - share))):
-            wrong = quotients[name]
-            for part, rate in (("", wrong.value), ("_low", wrong.high), ("_high", wrong.low)):
-                row[name + part] = 1 / (1 + odds * rate)
+            value, low, high = (1 / (1 + odds * rate) for rate in astuple(quotients[name]))
+            row |= Estimate(value, high, low).columns(name)
         rows.append(row)
     return pd.DataFrame(rows)
 

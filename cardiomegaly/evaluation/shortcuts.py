@@ -2,8 +2,7 @@
 
 A gradient-boosted model sees metadata alone. How well it ranks the labels says what a network could
 gain by reading the view or the scanner off the image; how much of the network's score it explains
-says what the network did gain there at most. Both are measured on images the model was not fitted
-on.
+says what the network did gain there at most. Both are measured on images that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -34,15 +33,13 @@ SOURCES = {
 }
 CODES = {"AP": 1.0, "PA": 0.0, "M": 1.0, "F": 0.0}
 NO_FINDING = "No Finding"
+CROSS_FITTED = "other patients of the same images (cross-fitted)"
 # Images that a metadata model is fitted on, drawn where there are more: its few numbers need no
 # more, and a million would take minutes.
 FITTED = 50_000
 TREES: dict[str, Any] = {
-    "max_iter": 60,
-    "max_leaf_nodes": 8,
-    "min_samples_leaf": 10,
-    "early_stopping": False,
-}
+    "max_iter": 60, "max_leaf_nodes": 8, "min_samples_leaf": 10, "early_stopping": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,14 @@ class Shortcuts:
     `table` has a row for all metadata and a row for each source alone: source, auroc, low, high (of
     the metadata model), explained (R2 of the network's logit, on patients held out) and
     residual_auroc, residual_low, residual_high (of what the metadata leave unexplained).
-    `negatives` has a row a kind of negative image: negatives, n, auroc, low, high. `sentences` name
+    `negatives` has a row a kind of negative image: negatives, n, auroc, low, high. `suspected` has
     each source that ranks the labels and without which the network no longer does.
     """
 
     table: pd.DataFrame
     negatives: pd.DataFrame
     fitted_on: str
-    sentences: list[str]
+    suspected: list[str]
 
 
 def metadata(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -73,9 +70,8 @@ def metadata(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _coded(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(column):
-        return column.astype(np.float64)
-    return column.map(CODES).astype(np.float64)
+    numeric = pd.api.types.is_numeric_dtype(column)
+    return (column if numeric else column.map(CODES)).astype(np.float64)
 
 
 # Trees this small gain nothing by threads, and on a busy machine waiting threads cost minutes.
@@ -102,36 +98,28 @@ def evaluate_shortcuts(
         raise UserError(f"labels: the shortcut panel needs one of the columns {named}, got none")
     target, logit = table["target"].to_numpy(), log_odds(table["probability"], table.get("logit"))
     fold = patient_folds(target, table["patient_id"], FOLDS, seed)
-    usable = train is not None and train["target"].nunique() == 2
-    seen = metadata(train) if usable and train is not None else {}
-    rows = []
+    if train is not None and train["target"].nunique() < 2:
+        train = None
+    rows: list[dict[str, Any]] = []
     for name, numbers in {"all metadata": pd.concat(sources.values(), axis=1), **sources}.items():
-        columns = list(numbers)
-        if seen and train is not None:
-            known = pd.concat(seen.values(), axis=1)[columns].to_numpy()
-            guess = _classify(known, train["target"].to_numpy(), numbers.to_numpy(), seed)
-        else:
+        if train is None:
             guess = _held_out(_classify, numbers.to_numpy(), target, fold, seed)
+        else:
+            known = pd.concat(metadata(train).values(), axis=1)[list(numbers)].to_numpy()
+            guess = _classify(known, train["target"].to_numpy(), numbers.to_numpy(), seed)
         rest = logit - _held_out(_regress, numbers.to_numpy(), logit, fold, seed)
         spread = float(np.sum((logit - logit.mean()) ** 2))
         explained = 1 - float(np.sum(rest**2)) / spread if spread else float("nan")
         row = {"source": name, **_auroc(patients, guess), "explained": explained}
         rows.append(row | _auroc(patients, rest, "residual_"))
     network = _auroc(patients, table.get("logit", table["probability"]).to_numpy())
-    where = "the training part" if seen else "other patients of the same images (cross-fitted)"
-    negatives = negatives_by_kind(table, patients)
-    return Shortcuts(pd.DataFrame(rows), negatives, where, _suspicions(rows, network))
-
-
-def _suspicions(rows: list[dict[str, Any]], network: dict[str, float]) -> list[str]:
-    return [
-        f"The network ranks the labels with an AUROC of {network['auroc']:.3f}; without what "
-        f"{row['source']} can tell of its score, {row['residual_auroc']:.3f} is left (95% interval "
-        f"{row['residual_low']:.3f} to {row['residual_high']:.3f}). It may be reading "
-        f"{row['source']} in place of the heart."
+    where = "the training part" if train is not None else CROSS_FITTED
+    suspected = [
+        row["source"]
         for row in rows
         if network["low"] > 0.5 and row["low"] > 0.5 and row["residual_low"] <= 0.5
     ]
+    return Shortcuts(pd.DataFrame(rows), negatives_by_kind(table, patients), where, suspected)
 
 
 def negatives_by_kind(table: pd.DataFrame, patients: Patients) -> pd.DataFrame:
@@ -153,21 +141,17 @@ def negatives_by_kind(table: pd.DataFrame, patients: Patients) -> pd.DataFrame:
 
 
 def _classify(known: Array, target: Ints, asked: Array, seed: int) -> Array:
-    model = HistGradientBoostingClassifier(**TREES, random_state=seed)
-    some = _drawn(len(known), seed)
+    some, model = _drawn(known, seed), HistGradientBoostingClassifier(**TREES, random_state=seed)
     return np.asarray(model.fit(known[some], target[some]).predict_proba(asked)[:, 1])
 
 
 def _regress(known: Array, score: Array, asked: Array, seed: int) -> Array:
-    model = HistGradientBoostingRegressor(**TREES, random_state=seed)
-    some = _drawn(len(known), seed)
+    some, model = _drawn(known, seed), HistGradientBoostingRegressor(**TREES, random_state=seed)
     return np.asarray(model.fit(known[some], score[some]).predict(asked))
 
 
-def _drawn(images: int, seed: int) -> Ints:
-    if images <= FITTED:
-        return np.arange(images)
-    return np.random.default_rng(seed).choice(images, FITTED, replace=False)
+def _drawn(known: Array, seed: int) -> Ints:
+    return np.sort(np.random.default_rng(seed).permutation(len(known))[:FITTED])
 
 
 def _held_out(

@@ -15,28 +15,21 @@ import pandas as pd
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation.influence import metric_statistics
-from cardiomegaly.evaluation.intervals import (
-    LEVEL,
-    Patients,
-    Statistic,
-    group_difference,
-    interval,
-)
+from cardiomegaly.evaluation.intervals import LEVEL, Patients, Statistic, group_difference, interval
 from cardiomegaly.evaluation.metrics import Array
 
 AGES = (0, 18, 40, 60, 80, np.inf)
 FIGURES = ("auroc", "average_precision", "sensitivity", "specificity")
 # Average precision rises with the share of positives, so it is not compared between groups.
-GAPS = {"auroc": "AUROC", "sensitivity": "sensitivity", "specificity": "specificity"}
+GAPS = ("auroc", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
 class Subgroups:
-    """A row a group, a row a gap, and a sentence a gap."""
+    """A row a group, and a row a dimension and metric for the widest gap between its groups."""
 
     table: pd.DataFrame
     gaps: pd.DataFrame
-    sentences: list[str]
 
 
 def group_names(table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -85,38 +78,28 @@ def evaluate_subgroups(
         judged: dict[str, dict[str, Statistic]] = {}
         for group in sorted(names.unique()):
             inside = (names == group).to_numpy(bool)
-            row = {"dimension": dimension, "group": group} | _size(table[inside])
-            fewer = min(row["n_positive"], row["n"] - row["n_positive"])
-            row["note"] = ""
-            if fewer < minimum:
-                kind = "positive" if fewer == row["n_positive"] else "negative"
-                row["note"] = f"fewer than {minimum} {kind} images"
-            else:
-                cut = np.broadcast_to(threshold, len(table))[inside]
-                judged[group] = _judge(table[inside], patients.part(inside), cut)
-                row |= _figures(judged[group])
-            rows.append(row)
+            cut = np.broadcast_to(threshold, len(table))[inside]
+            row, statistics = _judge(table[inside], patients.part(inside), cut, minimum)
+            rows.append({"dimension": dimension, "group": group} | row)
+            if statistics:
+                judged[group] = statistics
         gaps += [_widest(dimension, metric, judged) for metric in GAPS if len(judged) > 1]
-    return Subgroups(pd.DataFrame(rows), pd.DataFrame(gaps), [_sentence(gap) for gap in gaps])
+    return Subgroups(pd.DataFrame(rows), pd.DataFrame(gaps))
 
 
-def _size(part: pd.DataFrame) -> dict[str, Any]:
-    patients = part["patient_id"].nunique()
-    return {"n": len(part), "n_patients": patients, "n_positive": int(part["target"].sum())}
-
-
-def _judge(part: pd.DataFrame, patients: Patients, cut: Array) -> dict[str, Statistic]:
+def _judge(
+    part: pd.DataFrame, patients: Patients, cut: Array, minimum: int
+) -> tuple[dict[str, Any], dict[str, Statistic]]:
+    n, positives = len(part), int(part["target"].sum())
+    row = {"n": n, "n_patients": part["patient_id"].nunique(), "n_positive": positives, "note": ""}
+    if min(positives, n - positives) < minimum:
+        kind = "positive" if positives < minimum else "negative"
+        return row | {"note": f"fewer than {minimum} {kind} images"}, {}
     logit = part["logit"].to_numpy() if "logit" in part else None
     statistics = metric_statistics(patients, part["probability"].to_numpy(), cut, logit)
-    return {name: statistics[name] for name in FIGURES}
-
-
-def _figures(statistics: dict[str, Statistic]) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for name, statistic in statistics.items():
-        one = interval(statistic)
-        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-    return row
+    for name in FIGURES:
+        row |= interval(statistics[name]).columns(name)
+    return row, statistics
 
 
 def _widest(dimension: str, metric: str, judged: dict[str, dict[str, Statistic]]) -> dict[str, Any]:
@@ -130,15 +113,3 @@ def _widest(dimension: str, metric: str, judged: dict[str, dict[str, Statistic]]
         "highest": groups[-1], "highest_value": high.value,
         "gap": gap.value, "low": gap.low, "high": gap.high,
     }  # fmt: skip
-
-
-def _sentence(gap: dict[str, Any]) -> str:
-    text = (
-        f"{gap['dimension']}: {GAPS[gap['metric']]} is {gap['gap']:.3f} lower for "
-        f"{gap['lowest']} ({gap['lowest_value']:.3f}) than for {gap['highest']} "
-        f"({gap['highest_value']:.3f})"
-    )
-    if np.isnan(gap["low"]):
-        return f"{text}; no interval can be given."
-    text += f", 95% interval {gap['low']:.3f} to {gap['high']:.3f}"
-    return text + ("; this may be chance." if gap["low"] <= 0 else ".")

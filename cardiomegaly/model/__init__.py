@@ -1,1 +1,1 @@
-"""Backbone, head and the Lightning module that joins them; knows nothing of data."""
+"""Backbone and head as one network, and every way of using it; knows nothing of data."""

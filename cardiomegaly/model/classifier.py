@@ -43,16 +43,16 @@ class CardiomegalyClassifier(nn.Module):
         """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> logits (B,), attention (B, 1, h, w)."""
         return self.head(self.backbone(image))
 
-    def from_batch(self, batch: Mapping[str, torch.Tensor]) -> HeadOutput:
-        """Output for a batch with `image` (B, 1, H, W), or `features` (B, C, h, w) in its place."""
+    def features(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Features (B, C, h, w) of a batch: its own, or those of its `image` (B, 1, H, W)."""
         if "features" not in batch:
-            return self(batch["image"])
+            return self.backbone(batch["image"])
         device = batch["features"].device.type
         mixed = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if mixed else torch.float32
         # float16 to bfloat16 at once is slow
-        return self.head(batch["features"].float().to(dtype))
+        return batch["features"].float().to(dtype)
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits (B,) of a batch as in `from_batch`, in float32."""
-        return self.from_batch(batch).logits.float()
+        """Logits (B,) of a batch as in `features`, in float32."""
+        return self.head(self.features(batch)).logits.float()

@@ -2,7 +2,8 @@
 
 `GWAPHead` is the study's; `GAPHead` and `DenseHead` are its earlier steps. Another head is a
 module with `forward(features) -> HeadOutput` whose class is named by `head._target_`, built with
-`in_features` (channels) and `feature_size` (height, width) besides its own options.
+`in_features` (channels) and `feature_size` (height, width) besides its own options. Where it has
+a method `contribution`, that map explains it, and Grad-CAM where it has none.
 
 Source of attention-weighted pooling as used here: K. Mader, "Attention on Pretrained-VGG16 for
 Bone Age", Kaggle, 2018, which the Keras study follows.
@@ -83,6 +84,16 @@ class GWAPHead(nn.Module):
         )
         return HeadOutput(_score(self.classify, pooled * scale + shift), attention)
 
+    def contribution(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> what each position adds to the logit (B, h, w); see `contributions`."""
+        batch, channels, height, width = features.shape
+        rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
+        rows, scale, shift = self._normalise(rows)
+        weight = self._attend(rows, scale, shift, (batch, height, width)).reshape(batch, -1, 1)
+        share = weight / weight.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        shares = share * (rows * scale + shift).view(batch, -1, channels)
+        return contributions(self.classify, shares).view(batch, height, width)
+
     def _normalise(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rows, scale and shift (C,) so that rows * scale + shift is their batch norm."""
         norm = self.norm
@@ -129,6 +140,11 @@ class GAPHead(nn.Module):
         """(B, C, h, w) -> logits (B,); no attention."""
         return HeadOutput(_score(self.classify, features.mean(dim=(2, 3))), None)
 
+    def contribution(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> what each position adds to the logit (B, h, w), as in `GWAPHead`."""
+        rows = features.flatten(2).transpose(1, 2)
+        return contributions(self.classify, rows / rows.shape[1]).view(features[:, 0].shape)
+
 
 class DenseHead(nn.Module):
     """All positions flattened into two dense layers: the study's first step."""
@@ -143,6 +159,30 @@ class DenseHead(nn.Module):
     def forward(self, features: torch.Tensor) -> HeadOutput:
         """(B, C, h, w) -> logits (B,); no attention."""
         return HeadOutput(_score(self.classify, features.flatten(1)), None)
+
+
+def contributions(layers: nn.Sequential, shares: torch.Tensor) -> torch.Tensor:
+    """Integrated gradients of the logit, from a zero pooled vector, summed over channels.
+
+    The integral has a closed form: from 0 to a hidden unit's input z, the mean slope of its ELU is
+    (ELU(z + b) - ELU(b)) / z.
+
+    Args:
+        layers: the dense layers behind the pooling, in eval mode.
+        shares: (B, P, C), of P positions; they sum to the pooled vector.
+
+    Returns:
+        (B, P); the positions of an image sum to its logit minus that of the zero vector.
+
+    Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017.
+    """
+    hidden, last = (layer for layer in layers if isinstance(layer, nn.Linear))
+    parts = F.linear(shares.float(), hidden.weight)
+    z = parts.sum(dim=1)
+    flat = z.abs() < 1e-6  # where the quotient would be rounding alone: the slope itself
+    rise = (F.elu(z + hidden.bias) - F.elu(hidden.bias)) / torch.where(flat, 1.0, z)
+    slope = torch.where(flat, hidden.bias.clamp_max(0).exp().expand_as(z), rise)
+    return (parts * (slope * last.weight[0])[:, None]).sum(dim=2)
 
 
 def _dense_layers(in_features: int, hidden: int, dropout: float) -> nn.Sequential:

@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from cardiomegaly import UserError
 from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.building import check_trusted
 from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.model.prediction import Prediction, join
 from cardiomegaly.model.saliency import gradcam_maps
 from cardiomegaly.model.weights import check_fit
 
 PREFIX = "classifier."  # of the network's tensors in a checkpoint
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Of B images: `logits` (B,), `probability` (B,), `attention` (B, h, w) or None.
-
-    Logits and probabilities are float64: rounding would tie images far from the threshold.
-    """
-
-    logits: NDArray[np.float64]
-    probability: NDArray[np.float64]
-    attention: NDArray[np.float32] | None
 
 
 class Predictor:
@@ -58,6 +45,9 @@ class Predictor:
         self.precision = precision
         self.classifier = classifier.to(self.device).to(memory_format=torch.channels_last).eval()
         self.image_size = classifier.backbone.image_size
+        self.head: Any = classifier.head
+        explained = hasattr(self.head, "contribution")
+        self.contribution_name = "contribution" if explained else "Grad-CAM"
 
     @classmethod
     def from_checkpoint(
@@ -77,21 +67,31 @@ class Predictor:
         batch = images if isinstance(images, Mapping) else {"image": torch.as_tensor(images)}
         inputs = {key: batch[key].to(self.device) for key in ("image", "features") if key in batch}
         with torch.inference_mode(), autocast(self.device, self.precision):
-            output = self.classifier.from_batch(inputs)
-        logits = output.logits.double().cpu().numpy()
+            features = self.classifier.features(inputs)
+            output = self.classifier.head(features)
         attention = output.attention
-        maps = None if attention is None else attention[:, 0].float().cpu().numpy()
-        return Prediction(logits, expit(logits), maps)
+        return Prediction(
+            output.logits.double().cpu().numpy(),
+            None if attention is None else attention[:, 0].float().cpu().numpy(),
+            features.float().mean(dim=(2, 3)).cpu().numpy(),
+        )
 
     def predict_batches(self, batches: Iterable[Mapping[str, torch.Tensor]]) -> Prediction:
         """Predict every batch of a loader, one after the other, as one."""
-        parts = [self.predict(batch) for batch in batches]
-        maps = [part.attention for part in parts if part.attention is not None]
-        return Prediction(
-            np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.probability for part in parts]),
-            np.concatenate(maps) if maps else None,
-        )
+        return join([self.predict(batch) for batch in batches])
+
+    def contribution(self, images: torch.Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What each position of images (B, 1, H, W) adds to the logit (B, h, w).
+
+        Grad-CAM (B, H, W) where the head cannot say so.
+        """
+        if not hasattr(self.head, "contribution"):
+            return self.gradcam(images)
+        batch = {"image": torch.as_tensor(images).to(self.device)}
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            features = self.classifier.features(batch)
+            contribution = self.head.contribution(features)
+        return contribution.float().cpu().numpy()
 
     def gradcam(self, images: torch.Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Grad-CAM (B, H, W) from 0 to 1 of images (B, 1, H, W); see `saliency.gradcam_maps`."""
@@ -109,7 +109,22 @@ def load_classifier(path: Path | str, trust: Collection[str] = ()) -> Cardiomega
         UserError: as `read_checkpoint`; or not a checkpoint of this program, or one with a class
             that is not trusted.
     """
-    checkpoint = read_checkpoint(path)
+    return build_classifier(read_checkpoint(path), path, trust)
+
+
+def build_classifier(
+    checkpoint: Mapping[str, Any], path: Path | str, trust: Collection[str] = ()
+) -> CardiomegalyClassifier:
+    """The network that a checkpoint's `hyper_parameters` and `state_dict` describe.
+
+    Args:
+        checkpoint: as read, not yet believed.
+        path: where it was read, for messages.
+        trust: as in `load_classifier`.
+
+    Raises:
+        UserError: as `load_classifier`.
+    """
     try:
         settings = checkpoint["hyper_parameters"]
         tensors = {key.removeprefix(PREFIX): t for key, t in checkpoint["state_dict"].items()}

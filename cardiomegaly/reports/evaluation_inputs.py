@@ -9,17 +9,22 @@ from pathlib import Path
 import pandas as pd
 
 from cardiomegaly import UserError
-from cardiomegaly.data.labels import read_labels
+from cardiomegaly.config import read_data
+from cardiomegaly.data.labels import OPTIONAL, labelled_rows
+from cardiomegaly.data.tables import read_labels
 from cardiomegaly.evaluation.comparison import common_images, refuse_repeats
 from cardiomegaly.evaluation.fitting import Cohort, Predicted
 from cardiomegaly.reports.ensemble import average
-from cardiomegaly.reports.run_description import read_split, weights_of
+from cardiomegaly.reports.run_description import data_config, read_split, weights_of
 from cardiomegaly.training.files import sha256
 from cardiomegaly.training.record import SPLIT, Run
 
 OWN_COLUMNS = ["image", "patient_id", "target", "probability", "logit"]
 TIME_COLUMNS = ["image", "patient_id", "follow_up", "target"]
-ORIGIN = ("backbone", "model", "head", "balance", "seed", "cohort", "split", "split_hash")
+ORIGIN = (
+    "backbone", "model", "head", "balance", "seed", "cohort", "split", "split_hash", "finding",
+    "uncertain", "blank", "patients", "fit",
+)  # fmt: skip
 
 
 @dataclass
@@ -84,10 +89,10 @@ def inputs_of_runs(
     test, val, split = tests[name], vals[name], read_split(run)
     train = timeline = None
     if labels is not None:
-        table = read_labels(labels)
+        table = labelled_rows(read_labels(labels, data_config(run)))
         test = join_labels(test, table, "predictions")
         train = join_labels(split.loc[split["part"] == "train", ["image"]], table, SPLIT)
-        timeline = table.loc[table["patient_id"].isin(test["patient_id"]), TIME_COLUMNS]
+        timeline = _timeline(table, test)
     leaking = int(split.groupby("patient_id")["part"].nunique().gt(1).sum())
     origin = {f"run {place}": str(each.folder) for place, each in enumerate(runs.values(), 1)}
     if len(runs) == 1:
@@ -108,6 +113,9 @@ def inputs_of_runs(
 
 def _rows(name: str, table: pd.DataFrame, part: str) -> pd.DataFrame:
     rows = table[table["split"] == part].drop(columns="split").reset_index(drop=True)
+    rows = rows.drop(
+        columns=[column for column in OPTIONAL if column in rows and rows[column].isna().all()]
+    )
     refuse_repeats(name, rows["image"])
     if part == "test" and rows.empty:
         raise UserError(f"{name}: the run has no test images; train it with a test part")
@@ -156,10 +164,10 @@ def inputs_of_csv(
             f"from 0 to 1, got {raw[probability_column].iloc[row]!r} ({int(wrong.sum())} such rows)"
         )
     given = pd.DataFrame({"image": raw[image_column].str.strip(), "probability": probability})
-    table = read_labels(labels)
+    table = labelled_rows(read_labels(labels, read_data("nih")))
     test = join_labels(given, table, str(predictions))
     refuse_repeats("predictions", test["image"])
-    timeline = table.loc[table["patient_id"].isin(test["patient_id"]), TIME_COLUMNS]
+    timeline = _timeline(table, test)
     return Inputs(
         name=predictions.stem,
         cohort=Cohort(test, labels=timeline),
@@ -169,6 +177,14 @@ def inputs_of_csv(
             "predictions": str(predictions), "weights": "not known", "label file": str(labels)
         },
     )  # fmt: skip
+
+
+def _timeline(table: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame | None:
+    """All images of the test patients in their order; None where the table tells no order."""
+    if "follow_up" not in table:
+        return None
+    rows = table.loc[table["patient_id"].isin(test["patient_id"]), TIME_COLUMNS]
+    return rows if len(rows) else None
 
 
 def join_labels(given: pd.DataFrame, labels: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -181,8 +197,9 @@ def join_labels(given: pd.DataFrame, labels: pd.DataFrame, name: str) -> pd.Data
     """
     added = labels.drop(columns=[column for column in OWN_COLUMNS[1:3] if column in given])
     keep = [column for column in given if column in OWN_COLUMNS]
-    joined = given[keep].assign(key=_key(given["image"])).drop(columns="image")
-    joined = joined.merge(added.assign(key=_key(labels["image"])), on="key", how="left")
+    folders = int(labels["image"].str.count("/").max())
+    joined = given[keep].assign(key=_key(given["image"], folders)).drop(columns="image")
+    joined = joined.merge(added.assign(key=_key(labels["image"], folders)), on="key", how="left")
     lacking = joined["image"].isna()
     if lacking.any():
         raise UserError(
@@ -192,6 +209,7 @@ def join_labels(given: pd.DataFrame, labels: pd.DataFrame, name: str) -> pd.Data
     return joined.drop(columns="key")
 
 
-def _key(images: pd.Series) -> pd.Series:
-    names = images.str.replace(r"^.*[/\\]", "", regex=True)
+def _key(images: pd.Series, folders: int) -> pd.Series:
+    """The end of a path with as many folders as the label table names, without a suffix."""
+    names = images.str.split(r"[/\\]", regex=True).str[-1 - folders :].str.join("/")
     return names.str.replace(r"\.(?:png|jpe?g)$", "", regex=True, case=False)

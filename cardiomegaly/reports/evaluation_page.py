@@ -8,34 +8,22 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from cardiomegaly import UserError
-from cardiomegaly.data.boxes import NUMBERS
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.assessment import RAW, Assessment
 from cardiomegaly.evaluation.metrics import ranking
 from cardiomegaly.evaluation.settings import Settings
-from cardiomegaly.reports import evaluation_plots as draw
+from cardiomegaly.reports import evaluation_plots as plot
 from cardiomegaly.reports.evaluation_inputs import Inputs
-from cardiomegaly.reports.image_sheets import plot_images, plot_maps
-from cardiomegaly.reports.localise import HELD_OUT, Localisation
-from cardiomegaly.reports.pages import (
-    METRICS,
-    RANKING,
-    THRESHOLDED,
-    Report,
-    column,
-    write_report,
-)
+from cardiomegaly.reports.localise import Localisation
+from cardiomegaly.reports.markdown import METRICS, RANKING, THRESHOLDED, column
+from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import plot_forest, plot_ranking
 from cardiomegaly.reports.run_description import kinds_of, smoke_reasons
 from cardiomegaly.training.files import write_csv, write_json
 
-SHEET_SIZE = 192  # pixels of a contradiction's picture
-MAPS, MAP_SIZE = 8, 256
 LONG_TABLES = ("reliability", "decision_curve", "localisation_images")  # as CSV alone
 
 
@@ -78,8 +66,8 @@ def write_evaluation(
         "ranking": ranked,
         "by_threshold": _by(_named_rules(assessment.thresholds), THRESHOLDED, "rule"),
         "overlaps": _draw_overlaps(localisation, plots),
-        "sheets": _draw_maps(localisation, images, plots),
-        "contradictions": _draw_contradictions(assessment, images, plots),
+        "sheets": plot.draw_maps(localisation, images, plots),
+        "contradictions": plot.draw_contradictions(assessment, images, plots),
     }
     page = folder / "evaluation.html"
     report = write_report("evaluation.md", page.with_suffix(".md"), page, values)
@@ -93,8 +81,7 @@ def write_evaluation(
         "fitted_on": assessment.fitted_on,
         "shared_threshold": assessment.shared,
         "label_audit": audit.counts if audit else None,
-        "subgroup_gaps_in_words": assessment.subgroups.sentences,
-        "shortcuts_in_words": shortcuts.sentences if shortcuts else None,
+        "shortcuts_suspected": shortcuts.suspected if shortcuts else None,
         "metadata_model_fitted_on": shortcuts.fitted_on if shortcuts else None,
         "undefined": assessment.undefined,
         "notes": localisation.notes,
@@ -151,11 +138,11 @@ def _draw(inputs: Inputs, assessment: Assessment, plots: Path) -> None:
     if next(iter(models.values())).test_logit is not None:
         cut = float(logit(cut))
     plot_ranking(curves, plots, cut if len(curves) == 1 else None)
-    draw.plot_reliability(assessment.reliability, plots / "reliability.png")
-    draw.plot_prevalence(assessment.prevalence, plots / "prevalence.png")
+    plot.plot_reliability(assessment.reliability, plots / "reliability.png")
+    plot.plot_prevalence(assessment.prevalence, plots / "prevalence.png")
     auroc = float(rows.loc[rows["metric"] == "auroc", "value"].iloc[0])
     if assessment.decision is not None:
-        draw.plot_decision(assessment.decision, plots / "decision_curve.png")
+        plot.plot_decision(assessment.decision, plots / "decision_curve.png")
     if assessment.comparison is not None:
         rows = assessment.comparison.query("metric == 'auroc'")
         rows = rows.assign(label=rows["first"] + " - " + rows["second"], value=rows["difference"])
@@ -174,55 +161,9 @@ def _draw_overlaps(localisation: Localisation, plots: Path) -> dict[str, pd.Data
     """Draw localisation_1.png and so on; returns the table beside each, by part and size."""
     tables = {}
     for place, (part, rows) in enumerate(localisation.summary.groupby("part"), 1):
-        draw.plot_overlaps(rows, plots / f"localisation_{place}.png")
+        plot.plot_overlaps(rows, plots / f"localisation_{place}.png")
         names = rows["metric"].str.replace("iou", "IoU").str.replace("iobb", "IoBB")
         tables[f"{part}: {rows['n_images'].iloc[0]} images"] = _by(
             rows.assign(metric=names), None, "method"
         )
     return tables
-
-
-def _draw_maps(localisation: Localisation, images: ImageFolder | None, plots: Path) -> list[str]:
-    """Draw maps_1.png and so on: held-out images from a method's best to its worst, evenly."""
-    drawn: list[str] = []
-    for method, maps in localisation.maps.items():
-        rows = localisation.images
-        if len(rows):
-            rows = rows[(rows["method"] == method) & (rows["part"] == HELD_OUT)]
-        if images is None or rows.empty:
-            continue
-        rows = rows.sort_values("iou", ascending=False, kind="stable")
-        rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MAPS, len(rows))).astype(int)]
-        names, drawn = rows["image"].tolist(), [*drawn, method]
-        titles = [
-            f"{Path(image).stem}, IoU {iou:.2f}"
-            for image, iou in zip(names, rows["iou"], strict=True)
-        ]
-        plot_maps(
-            images.pixels(names, MAP_SIZE), [maps[image] for image in names], titles,
-            plots / f"maps_{len(drawn)}.png", rows[NUMBERS].to_numpy(),
-        )  # fmt: skip
-    return drawn
-
-
-def _draw_contradictions(
-    assessment: Assessment, images: ImageFolder | None, plots: Path
-) -> str | None:
-    """Draw the most confident contradictions whose images are there.
-
-    Returns:
-        None if there are none, else why they could not be drawn, empty if they were.
-    """
-    if assessment.audit is None or images is None:
-        return None
-    rows = assessment.audit.contradictions
-    rows = rows[[images.has(image) for image in rows["image"]]]
-    if rows.empty:
-        return None
-    try:
-        pixels = images.pixels(rows["image"].tolist(), SHEET_SIZE)
-    except UserError as error:
-        return str(error)
-    titles = [f"label {row.target}, p {row.probability:.2f}" for row in rows.itertuples()]
-    plot_images(pixels, titles, plots / "contradictions.png")
-    return ""

@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cardiomegaly import UserError
+from cardiomegaly.data.boxes import NUMBERS
+from cardiomegaly.data.image_folder import ImageFolder
+from cardiomegaly.evaluation.assessment import Assessment
+from cardiomegaly.reports.image_sheets import plot_images, plot_maps
+from cardiomegaly.reports.localise import HELD_OUT, Localisation
 from cardiomegaly.reports.plots import COLOURS, DOTTED, drawing
+
+SHEET_SIZE = 192  # pixels of a contradiction's picture
+MAPS, MAP_SIZE = 8, 256
 
 
 def plot_reliability(table: pd.DataFrame, path: Path | str) -> None:
@@ -70,3 +79,49 @@ def plot_overlaps(table: pd.DataFrame, path: Path | str) -> None:
                 )  # fmt: skip
             axes.set(xlabel=f"{name} over", ylim=(-0.02, 1.02))
         grid[0].set_ylabel("share of images")
+
+
+def draw_maps(localisation: Localisation, images: ImageFolder | None, plots: Path) -> list[str]:
+    """Draw maps_1.png and so on: held-out images from a method's best to its worst, evenly."""
+    drawn: list[str] = []
+    for method, maps in localisation.maps.items():
+        rows = localisation.images
+        if len(rows):
+            rows = rows[(rows["method"] == method) & (rows["part"] == HELD_OUT)]
+        if images is None or rows.empty:
+            continue
+        rows = rows.sort_values("iou", ascending=False, kind="stable")
+        rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MAPS, len(rows))).astype(int)]
+        names, drawn = rows["image"].tolist(), [*drawn, method]
+        titles = [
+            f"{Path(image).stem}, IoU {iou:.2f}"
+            for image, iou in zip(names, rows["iou"], strict=True)
+        ]
+        plot_maps(
+            images.pixels(names, MAP_SIZE), [maps[image] for image in names], titles,
+            plots / f"maps_{len(drawn)}.png", rows[NUMBERS].to_numpy(),
+        )  # fmt: skip
+    return drawn
+
+
+def draw_contradictions(
+    assessment: Assessment, images: ImageFolder | None, plots: Path
+) -> str | None:
+    """Draw the most confident contradictions whose images are there.
+
+    Returns:
+        None if there are none, else why they could not be drawn, empty if they were.
+    """
+    if assessment.audit is None or images is None:
+        return None
+    rows = assessment.audit.contradictions
+    rows = rows[[images.has(image) for image in rows["image"]]]
+    if rows.empty:
+        return None
+    try:
+        pixels = images.pixels(rows["image"].tolist(), SHEET_SIZE)
+    except UserError as error:
+        return str(error)
+    titles = [f"label {row.target}, p {row.probability:.2f}" for row in rows.itertuples()]
+    plot_images(pixels, titles, plots / "contradictions.png")
+    return ""

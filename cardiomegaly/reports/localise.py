@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from cardiomegaly import UserError
 from cardiomegaly.data.boxes import NUMBERS, read_boxes
 from cardiomegaly.data.image_folder import ImageFolder
-from cardiomegaly.data.labels import FINDING
 from cardiomegaly.evaluation.localisation import score_boxes, score_maps, summarise
 from cardiomegaly.training.record import Run
 
 BOX_LIST = "BBox_List_2017.csv"
+FINDING = "Cardiomegaly"
 ATTENTION, GRADCAM = "attention", "Grad-CAM"
 TRAINED, HELD_OUT = "training", "held out"
 PART_NAMES = {"val": HELD_OUT, "test": HELD_OUT, "train": TRAINED}

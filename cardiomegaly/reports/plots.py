@@ -19,7 +19,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
+from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 INK, QUIET, FAINT = "#222222", "#666666", "#dddddd"
@@ -31,7 +31,6 @@ STYLE: Any = {
     "legend.fontsize": 8, "lines.linewidth": 1.6, "savefig.dpi": 130,
 }  # fmt: skip
 DOTTED: dict[str, Any] = {"color": QUIET, "ls": ":", "lw": 1.2}
-CLASSES = ("no cardiomegaly", "cardiomegaly")
 LEGEND_INSIDE = 4  # lines; a longer legend stands beside them
 
 Array = npt.NDArray[Any]
@@ -164,30 +163,6 @@ def plot_ranking(
         limits = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
         roc.set(xlabel="1 - specificity", ylabel="sensitivity", **limits)
         pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", **limits)
-
-
-def plot_confusion_matrix(
-    target: npt.ArrayLike, probability: npt.ArrayLike, threshold: float, path: Path | str
-) -> None:
-    """Draw the counts of the four outcomes at a threshold, shaded by their share of the row."""
-    truth, called = np.asarray(target).astype(int), np.asarray(probability) >= threshold
-    if not len(truth):
-        return save_note("no images", path)
-    with drawing(path, 4.8, 4.2) as (axes,):
-        display = ConfusionMatrixDisplay.from_predictions(
-            truth, called.astype(int), labels=[0, 1], normalize="true", display_labels=CLASSES,
-            cmap="Blues", values_format=".1%", colorbar=False, ax=axes,
-            im_kw={"vmin": 0, "vmax": 1},
-        )  # fmt: skip
-        for (row, column), text in np.ndenumerate(display.text_):
-            count = int(((truth == row) & (called == column)).sum())
-            text.set_text(f"{count:,}\n{text.get_text()} of row")
-        axes.set_yticks([0, 1], CLASSES, rotation=90, va="center")
-        axes.set(xlabel=f"called at a threshold of {threshold:.3f}", ylabel="label")
-        axes.tick_params(length=0, colors=INK)
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-    return None
 
 
 def plot_forest(

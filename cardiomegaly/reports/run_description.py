@@ -14,6 +14,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from cardiomegaly import UserError
+from cardiomegaly.config import DataConfig, data_of, read_data
+from cardiomegaly.data.tables import patient_ids
 from cardiomegaly.training.record import SPLIT, Run
 
 HYDRA = Path(".hydra") / "hydra.yaml"
@@ -34,6 +36,12 @@ def data_root(run: Run) -> Path | None:
     return root if root.is_dir() else None
 
 
+def data_config(run: Run) -> DataConfig:
+    """How a run read its label table; older runs recorded less, and theirs was NIH's."""
+    recorded = run.config["data"]
+    return data_of(recorded) if "columns" in recorded else read_data("nih")
+
+
 def label_file(run: Run) -> Path | None:
     """The label file that a run was trained with, if it is still there."""
     root = data_root(run)
@@ -49,7 +57,8 @@ def read_split(run: Run) -> pd.DataFrame:
     """
     path = run.folder / SPLIT
     try:
-        split = pd.read_csv(path, dtype={"image": str, "split": str})
+        split = pd.read_csv(path, dtype={"image": str, "split": str, "patient_id": str})
+        split["patient_id"] = patient_ids(split["patient_id"])
         return split[["image", "patient_id", "split"]].rename(columns={"split": "part"})
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is missing or damaged ({str(error).splitlines()[0]})") from error
@@ -88,5 +97,5 @@ def smoke_reasons(*runs: Run) -> list[str]:
         elif isinstance(limit, float) and limit < 1:
             reasons.append(f"only {limit:.0%} of the batches an epoch")
         if isinstance(epochs, int) and epochs < FEW_EPOCHS:
-            reasons.append(f"{epochs} epochs at most")
+            reasons.append(f"at most {epochs} epochs")
     return list(dict.fromkeys(reasons))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from cardiomegaly.data.sampler import BatchKey
 from cardiomegaly.reports.image_sheets import plot_images, plot_maps
-from cardiomegaly.reports.plots import plot_confusion_matrix, plot_epochs, plot_ranking
+from cardiomegaly.reports.plots import INK, drawing, plot_epochs, plot_ranking, save_note
 from cardiomegaly.training.run import TrainedRun
 
+CLASSES = ("no cardiomegaly", "cardiomegaly")
 SHEET = 24  # training images on the sheet
 OVERLAYS = 4  # most confident right, and as many wrong, of each class
 
@@ -76,6 +80,30 @@ def draw(run: TrainedRun) -> None:
                 for target, probability in zip(rows["target"], rows["probability"], strict=True)
             ]
             plot_maps(images[:, 0].numpy(), attention, titles, folder / f"attention_{name}.png")
+
+
+def plot_confusion_matrix(
+    target: npt.ArrayLike, probability: npt.ArrayLike, threshold: float, path: Path | str
+) -> None:
+    """Draw the counts of the four outcomes at a threshold, shaded by their share of the row."""
+    truth, called = np.asarray(target).astype(int), np.asarray(probability) >= threshold
+    if not len(truth):
+        return save_note("no images", path)
+    with drawing(path, 4.8, 4.2) as (axes,):
+        display = ConfusionMatrixDisplay.from_predictions(
+            truth, called.astype(int), labels=[0, 1], normalize="true", display_labels=CLASSES,
+            cmap="Blues", values_format=".1%", colorbar=False, ax=axes,
+            im_kw={"vmin": 0, "vmax": 1},
+        )  # fmt: skip
+        for (row, column), text in np.ndenumerate(display.text_):
+            count = int(((truth == row) & (called == column)).sum())
+            text.set_text(f"{count:,}\n{text.get_text()} of row")
+        axes.set_yticks([0, 1], CLASSES, rotation=90, va="center")
+        axes.set(xlabel=f"called at a threshold of {threshold:.3f}", ylabel="label")
+        axes.tick_params(length=0, colors=INK)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+    return None
 
 
 def most_confident(test: pd.DataFrame, threshold: float, n: int) -> dict[str, pd.DataFrame]:

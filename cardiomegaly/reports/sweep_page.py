@@ -12,7 +12,8 @@ from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports.localise import Localisation, localise
-from cardiomegaly.reports.pages import METRICS, Report, cell, column, write_report
+from cardiomegaly.reports.markdown import METRICS, cell, column
+from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import COLOURS, plot_epochs, plot_forest, plot_ranking
 from cardiomegaly.reports.published import BACKBONES, DIFFERENCES, study_figure
 from cardiomegaly.reports.run_description import data_root, kinds_of, read_split

@@ -15,7 +15,7 @@ import pandas as pd
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation.influence import metric_intervals
-from cardiomegaly.reports.pages import METRICS
+from cardiomegaly.reports.markdown import METRICS
 from cardiomegaly.reports.published import BACKBONES
 from cardiomegaly.reports.run_description import smoke_reasons, weights_of
 from cardiomegaly.training.record import Run, UnfinishedRunError, find_runs, read_run
@@ -154,8 +154,7 @@ def _row(run: Run, variables: list[str]) -> dict[str, Any]:
         columns = test["target"], test["probability"], test["patient_id"]
         estimates = metric_intervals(*columns, threshold, test.get("logit"))
         for name, estimate in estimates.items():
-            row |= {name: estimate.value}
-            row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            row |= estimate.columns(name)
     row |= {"threshold": threshold, "n_positive": int(test["target"].sum())}
     return row | {key: run.meta.get(key) for key in (*NUMBERS, *TEXTS)}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -152,18 +153,18 @@ def _missing(config: Config) -> list[str]:
     data, backbone = config.data, config.backbone
     looks = []
     if data.phantom is None:
-        looks.append(_look_at_data(data.root, data.labels))
+        looks.append(_look_at_data(json.dumps(asdict(data))))
     if data.phantom is None or not data.phantom.random_weights:
         looks.append(_look_at_weights(backbone.model, backbone.weights))
     return [mistake for mistake in looks if mistake]
 
 
 @cache
-def _look_at_data(root: str, labels: str | None) -> str:
+def _look_at_data(data: str) -> str:
     from cardiomegaly.data.labels import load_labelled_images
 
     try:
-        load_labelled_images(Path(root), labels)
+        load_labelled_images(configuration.data_of(json.loads(data)))
     except UserError as mistake:
         return str(mistake)
     return ""

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cardiomegaly import UserError
+from cardiomegaly.data.tables import patient_ids
 from cardiomegaly.training.files import sha256, write_csv, write_json
 from cardiomegaly.training.resume import CONFIG
 
@@ -31,7 +32,7 @@ LAST_CHECKPOINT = CHECKPOINT.with_name("last.ckpt")
 PREDICTION_COLUMNS = (  # and `logit`, which older runs lack
     "image", "patient_id", "split", "target", "probability", "view_position", "sex", "age",
 )  # fmt: skip
-TEXT_COLUMNS: Any = {"image": str, "split": str, "view_position": str, "sex": str}
+TEXT_COLUMNS: Any = dict.fromkeys(("image", "patient_id", "split", "view_position", "sex"), str)
 HASHED = {  # in metrics.json's meta
     "split_sha256": SPLIT, "history_sha256": HISTORY, "predictions_sha256": PREDICTIONS,
 }  # fmt: skip
@@ -185,6 +186,8 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=TEXT_COLUMNS)
     except ValueError as error:  # pandas' own errors and a wrong encoding are ValueErrors
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if "patient_id" in frame:
+        frame["patient_id"] = patient_ids(frame["patient_id"])
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise UserError(f"{path} has no column {', '.join(missing)}; found: {list(frame.columns)}")

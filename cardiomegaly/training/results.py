@@ -22,7 +22,7 @@ def predict(datamodule: CardiomegalyDataModule, predictor: Predictor, bar: bool)
     for part, loader in zip(TESTED, datamodule.predict_dataloader(), strict=True):
         batches = tqdm(loader, desc=f"predicting {part}", disable=not bar)
         prediction = predictor.predict_batches(batches)
-        table = datamodule.parts[part][list(IMAGE_COLUMNS)].copy()
+        table = datamodule.parts[part].reindex(columns=list(IMAGE_COLUMNS))
         table.insert(4, "logit", prediction.logits)
         table.insert(5, "probability", prediction.probability)
         tables.append(table)

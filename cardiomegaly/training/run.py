@@ -108,9 +108,8 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         if not trainer.is_global_zero:
             return None
         device = trainer.strategy.root_device
-        predictor = Predictor.from_checkpoint(
-            folder / CHECKPOINT, device, precision, config.trusted
-        )
+        datamodule.use_features({})  # tested as it is used: from images, in float32
+        predictor = Predictor.from_checkpoint(folder / CHECKPOINT, device, trust=config.trusted)
         predictions = predict(datamodule, predictor, config.trainer.progress_bar)
     metrics = part_metrics(predictions, config.threshold)
     metrics["meta"] = {

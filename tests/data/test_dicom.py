@@ -13,13 +13,12 @@ import pytest
 from cardiomegaly import UserError
 from cardiomegaly.data.dicom import MissingDecoderError
 from cardiomegaly.data.images import decode_images, read_image
+from tests.dicom_files import written
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom import Dataset, uid  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
-from pydicom.dataset import FileMetaDataset  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
-from pydicom.pixels import set_pixel_data  # noqa: E402
 
 ENCODED = (uid.RLELossless, uid.JPEG2000Lossless)
 
@@ -28,22 +27,6 @@ def values(bits: int, shape: tuple[int, int] = (80, 70)) -> Any:
     """Stored pixels from 0 to the largest."""
     ramp = np.linspace(0, 2**bits - 1, shape[0] * shape[1]).round()
     return ramp.reshape(shape).astype(np.uint8 if bits == 8 else np.uint16)
-
-
-def written(
-    path: Path, pixels: Any, bits: int, photometric: str = "MONOCHROME2", **tags: Any
-) -> Path:
-    """Write a DICOM file with further attributes."""
-    file = Dataset()
-    file.file_meta = FileMetaDataset()
-    file.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    file.SOPClassUID = uid.DigitalXRayImageStorageForPresentation
-    file.SOPInstanceUID = uid.generate_uid()
-    set_pixel_data(file, pixels, photometric, bits)
-    for name, value in tags.items():
-        setattr(file, name, value)
-    file.save_as(path, enforce_file_format=True)
-    return path
 
 
 def test_eight_bits_without_a_window_stay_as_they_are(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from filelock import FileLock
 
 from cardiomegaly import UserError
+from cardiomegaly.config import read_data
 from cardiomegaly.data import nih_archives as nih
 from cardiomegaly.data import transfer
-from cardiomegaly.data.labels import read_labels
+from cardiomegaly.data.tables import read_labels
 from tests.file_server import FileServer, serving
 from tests.small_nih import IMAGES, image, packed, pretend, small_nih, unpacked
 
@@ -46,7 +47,7 @@ def test_the_published_table_is_whole() -> None:
 
 
 def test_images_are_told_to_archives_by_their_names(nih_sample: Path) -> None:
-    table = read_labels(nih_sample / "Data_Entry_2017_v2020.csv")
+    table = read_labels(nih_sample / "Data_Entry_2017_v2020.csv", read_data("nih"))
     counts = Counter(nih.archive_of(name.removesuffix(".png")) for name in table["image"])
     assert counts == {archive.number: archive.images for archive in nih.ARCHIVES}
 

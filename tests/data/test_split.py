@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
+from cardiomegaly.config import read_data
 from cardiomegaly.data import split
-from cardiomegaly.data.labels import read_labels
+from cardiomegaly.data.tables import read_labels
 
 FRACTIONS = (0.8, 0.08, 0.12)
 
@@ -48,7 +49,7 @@ def test_study_cohort_takes_fewer_where_there_are_fewer(labels: pd.DataFrame) ->
 
 
 def test_study_cohort_of_the_full_file(nih_sample: Path) -> None:
-    table = read_labels(nih_sample / "Data_Entry_2017_v2020.csv")
+    table = read_labels(nih_sample / "Data_Entry_2017_v2020.csv", read_data("nih"))
     cohort = split.draw_cohort(table, "study")
     assert len(cohort) == 13_880  # the study's own number
     assert cohort["target"].mean() == 0.2
@@ -131,7 +132,7 @@ def test_given_split(labels: pd.DataFrame, tmp_path: Path) -> None:
         split.read_split(tmp_path / "absent.csv", labels)
     for text, message in [
         ("image,part\na,train\n", "lacks the column 'split'"),
-        ("image,split\na,dev\n", "split must be one of train, val, test, got 'dev'"),
+        ("image,split\na,tune\n", "split must be one of train, val, test, got 'tune'"),
         ("image,split\na,train\n", "holds none of the 12,000 images"),
         ("image,split\na,train\na,test\n", "lists 1 images twice"),
     ]:
@@ -153,3 +154,36 @@ def test_hash_knows_the_split_not_the_order(labels: pd.DataFrame) -> None:
     moved = table.copy()
     moved.loc[0, "split"] = "test" if moved.loc[0, "split"] != "test" else "val"
     assert split.split_hash(table) != split.split_hash(moved)
+
+
+def test_another_publishers_table_of_parts(tmp_path: Path, labels: pd.DataFrame) -> None:
+    words = np.array(["train", "validate", "test"])[labels["patient_id"] % 3]
+    pd.DataFrame({"dicom_id": labels["image"], "split": words}).to_csv(tmp_path / "split.csv.gz")
+    parts = split.read_split(tmp_path / "split.csv.gz", labels, "dicom_id")
+    assert parts.tolist() == pd.Series(words).replace("validate", "val").tolist()
+
+
+def test_a_table_without_sex_and_view(labels: pd.DataFrame) -> None:
+    bare = labels.drop(columns=["sex", "view_position"])
+    cohort = split.draw_cohort(bare, "study", negatives_per_positive=2)
+    assert cohort["target"].sum() == labels["target"].sum()
+    assert (cohort["target"] == 0).sum() == 2 * labels["target"].sum()
+    table = bare.assign(split=split.split_cohort(bare, "patient", FRACTIONS, 0))
+    assert split.shared_patients(table) == 0
+    np.testing.assert_allclose(
+        table["split"].value_counts(normalize=True)[list(split.PARTS)], FRACTIONS, atol=0.02
+    )
+
+
+def test_images_of_no_known_view_stay_and_of_no_known_sex_are_not_drawn(
+    labels: pd.DataFrame,
+) -> None:
+    views = labels["view_position"].where(labels.index % 5 > 0, "lateral")
+    table = labels.assign(view_position=views.where(labels.index % 7 > 0))
+    cohort = split.draw_cohort(table, "all")
+    assert len(cohort) == (table["view_position"] != "lateral").sum()
+    table["sex"] = table["sex"].where(labels.index % 11 > 0)
+    drawn = split.draw_cohort(table, "study")
+    assert drawn.loc[drawn["target"] == 0, "sex"].notna().all()
+    parts = split.split_cohort(table, "patient", FRACTIONS, 0)
+    assert parts.notna().all()

@@ -186,7 +186,7 @@ with store.writing():
 """
     total = 0
     for turn in range(4):
-        writer = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE)
+        writer = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE)  # noqa: S603
         assert writer.stdout is not None
         writer.stdout.readline()
         index = tmp_path / "images-test" / stores.INDEX
@@ -278,10 +278,10 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "cache", disk]
-    if sys.platform != "linux" or subprocess.call(mount):
+    if sys.platform != "linux" or subprocess.call(mount):  # noqa: S603
         pytest.skip("mounting is not allowed here")
     yield disk
-    subprocess.run(["/bin/umount", "-l", disk], check=True)
+    subprocess.run(["/bin/umount", "-l", disk], check=True)  # noqa: S603
 
 
 def test_a_full_file_system_gives_one_line(tiny_disk: Path) -> None:

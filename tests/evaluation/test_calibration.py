@@ -22,7 +22,7 @@ PATIENT = np.arange(6000) // 2
 
 
 def test_reliability_table_agrees_with_scikit_learn() -> None:
-    found = calibration.reliability_table(Patients.of(TARGET, PATIENT), PROBABILITY)
+    found = calibration.reliability_table(Patients.of(TARGET, PATIENT), {"raw": PROBABILITY})
     observed, stated = calibration_curve(TARGET, PROBABILITY, n_bins=10, strategy="quantile")
     assert found["observed"].to_numpy() == pytest.approx(observed)
     assert found["mean_probability"].to_numpy() == pytest.approx(stated)
@@ -31,7 +31,7 @@ def test_reliability_table_agrees_with_scikit_learn() -> None:
 
 def test_a_bin_without_positives_has_wilsons_interval() -> None:
     patients = Patients.of([0] * 10, np.arange(10))
-    found = calibration.reliability_table(patients, np.full(10, 0.1)).iloc[0]
+    found = calibration.reliability_table(patients, {"raw": np.full(10, 0.1)}).iloc[0]
     z2 = 1.959964**2
     assert found["low"] == 0 and found["high"] == pytest.approx(z2 / (10 + z2), rel=1e-4)
 

@@ -138,7 +138,11 @@ def test_intervals_of_small_samples_hold_the_true_value(scenario: Scenario) -> N
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_intervals_hold_the_true_value(scenario: Scenario) -> None:
     held = coverage(scenario, 1000, seed=2)["held"]
-    assert held.between(0.92 - 0.014, 0.98 + 0.01).all(), held
+    # 1,000 of 95% vary by 0.007; two of that around the 0.92 to 0.98 that is promised.
+    gaps = held.index.str.contains("gap")
+    assert held[~gaps].between(0.906, 0.99).all(), held
+    # A gap of rates near 1 in halves of 150 images rests on two calls each: held too often.
+    assert held[gaps].between(0.906, 1).all(), held
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS[:2], ids=lambda scenario: scenario.name)

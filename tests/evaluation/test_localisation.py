@@ -115,7 +115,7 @@ def test_lift_over_the_best_blind_baseline() -> None:
     assert 0 < truth["lift_low"] < truth["lift"] < truth["lift_high"]
     again = found.loc[("mean box again", "iou")]
     assert again["lift"] == 0 and again["lift_high"] == 0
-    assert set(found.index.get_level_values(0)) == {*scores, *localisation.BASELINES}
+    assert set(found.index.get_level_values(0)) == {*scores, *localisation.blind_boxes(BOXES)}
 
 
 def test_published_figures_of_the_blind_boxes(nih_sample: Path) -> None:
@@ -133,8 +133,8 @@ def test_published_figures_of_the_blind_boxes(nih_sample: Path) -> None:
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        (np.zeros((2, 3)), r"boxes \(found\): rows of x, y, width .* shape \(2, 3\)"),
-        (np.zeros((40, 4)), r"boxes \(found\): .* width and height over 0"),
+        (np.zeros((2, 3)), r"boxes \(judged\): rows of x, y, width .* shape \(2, 3\)"),
+        (np.zeros((40, 4)), r"boxes \(judged\): .* width and height over 0"),
         (BOXES[:3], "one for each image is needed, got 3 and 40"),
     ],
 )

@@ -8,8 +8,7 @@ from scipy.special import expit
 
 from cardiomegaly import UserError
 from cardiomegaly.evaluation import prevalence
-from cardiomegaly.evaluation.influence import metric_intervals
-from cardiomegaly.evaluation.intervals import Estimate
+from cardiomegaly.evaluation.intervals import Patients
 
 
 def test_shifted_prevalence_by_hand() -> None:
@@ -20,21 +19,23 @@ def test_shifted_prevalence_by_hand() -> None:
 def test_predictive_values_by_hand() -> None:
     target = np.array([1] * 10 + [0] * 10)
     probability = np.array([0.9] * 8 + [0.1] * 2 + [0.9] * 3 + [0.1] * 7)
-    rates = metric_intervals(target, probability, np.arange(20))
-    found = prevalence.prevalence_table(rates["sensitivity"], rates["specificity"], (0.1, 0.5))
+    patients = Patients.of(target, np.arange(20))
+    found = prevalence.prevalence_table(patients, probability, 0.5, (0.1, 0.5))
     assert found["ppv"].to_numpy() == pytest.approx([0.08 / (0.08 + 0.27), 8 / 11])
     assert found["npv"].to_numpy() == pytest.approx([0.63 / (0.63 + 0.02), 7 / 9])
     assert (found["ppv_low"] < found["ppv"]).all() and (found["ppv"] < found["ppv_high"]).all()
 
 
 def test_a_specificity_of_one_leaves_a_ppv_in_doubt_where_the_disease_is_rare() -> None:
-    some, certain = Estimate(0.8, 0.6, 0.9), Estimate(1, 0.98, 1)
-    ppv = prevalence.prevalence_table(some, certain, (0.01, 0.5))
-    assert (ppv["ppv"] == 1).all() and (ppv["ppv_high"] == 1).all()
-    # At worst 2% of the healthy are called: 0.008 true calls for about 0.02 false ones.
+    target = np.repeat([1, 0], [20, 180])
+    probability = np.where(np.arange(200) < 16, 0.9, 0.1)
+    patients = Patients.of(target, np.arange(200))
+    ppv = prevalence.prevalence_table(patients, probability, 0.5, (0.01, 0.5))
+    assert ppv[["ppv", "ppv_high"]].to_numpy() == pytest.approx(1)
+    # At worst 2% of the healthy are called (Wilson): 0.8% true calls for about 2% false ones.
     assert ppv["ppv_low"].to_numpy() == pytest.approx([0.28, 0.97], abs=0.03)
-    undefined = prevalence.prevalence_table(Estimate(np.nan, np.nan, np.nan), certain)
-    assert undefined.drop(columns="prevalence").isna().all(axis=None)
+    alone = prevalence.prevalence_table(patients.part(target == 0), probability[20:], 0.5)
+    assert alone.drop(columns="prevalence").isna().all(axis=None)
 
 
 def test_net_benefit_by_hand() -> None:

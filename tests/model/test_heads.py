@@ -13,7 +13,12 @@ from torch.nn import functional as F
 
 from cardiomegaly import config
 from cardiomegaly.model import building
-from cardiomegaly.model.heads import GWAPHead, global_weighted_average_pooling
+from cardiomegaly.model.heads import (
+    GAPHead,
+    GWAPHead,
+    contributions,
+    global_weighted_average_pooling,
+)
 
 CHANNELS, SIZE = 24, (5, 7)
 
@@ -141,3 +146,41 @@ def test_every_head_trains(name: str, attends: bool) -> None:
 def test_a_head_of_ones_own(tmp_path: Path, composed) -> None:  # type: ignore[no-untyped-def]
     cfg = composed("head=gap", "head._target_=cardiomegaly.model.heads.DenseHead")
     assert config.check(cfg).head_name == "dense"
+
+
+@pytest.mark.parametrize("kind", [GWAPHead, GAPHead])
+def test_contributions_sum_to_the_logit_minus_that_of_nothing(kind: type[nn.Module]) -> None:
+    head, features = untied(kind), torch.randn(3, 8, 4, 5)
+    with torch.no_grad():
+        logits = head(features).logits
+        nothing = head.classify(torch.zeros(1, 8))[0, 0]
+        contribution = head.contribution(features)
+    assert contribution.shape == (3, 4, 5)
+    torch.testing.assert_close(contribution.sum((1, 2)), logits - nothing, atol=1e-5, rtol=1e-5)
+
+
+def test_contributions_are_integrated_gradients() -> None:
+    layers, steps = untied(GAPHead).classify, 2000
+    shares = torch.randn(2, 6, 8)
+    shares[1, :, 4:] = 0
+    pooled = shares.sum(1)
+    along = (torch.arange(steps) + 0.5) / steps  # midpoints of the way from 0
+    way = (along[:, None, None] * pooled).requires_grad_()
+    layers(way).sum().backward()
+    expected = (shares * way.grad.mean(0)[:, None]).sum(2)
+    torch.testing.assert_close(contributions(layers, shares), expected, atol=1e-4, rtol=1e-4)
+    nothing = torch.zeros(1, 6, 8)
+    assert (contributions(layers, nothing) == 0).all()
+
+
+def untied(kind: type[nn.Module]) -> nn.Module:
+    """A head in eval mode whose biases and statistics are not zero."""
+    torch.manual_seed(1)
+    options = {"attention_channels": [4]} if kind is GWAPHead else {}
+    head = kind(8, (4, 5), hidden=7, dropout=0.5, **options).eval()
+    with torch.no_grad():
+        for name, tensor in [*head.named_parameters(), *head.named_buffers()]:
+            if tensor.is_floating_point():
+                drawn = torch.randn_like(tensor)
+                tensor.copy_(drawn.abs() + 0.1 if "var" in name else drawn)
+    return head

@@ -135,18 +135,6 @@ def test_a_forest_without_a_defined_figure_is_a_note(saved: list[Figure], tmp_pa
     assert "no figure is defined" in words(saved[0])
 
 
-def test_confusion_matrix_counts(saved: list[Figure], tmp_path: Path) -> None:
-    plots.plot_confusion_matrix(TARGET, PROBABILITY, 0.4, tmp_path / "matrix.png")
-    shown = [text.get_text().split("\n")[0] for text in saved[0].axes[0].texts]
-    expected = confusion_matrix(TARGET, PROBABILITY >= 0.4).ravel()
-    assert shown == [str(count) for count in expected]
-    plots.plot_confusion_matrix([1, 1], [0.5, 0.2], 0.5, tmp_path / "one.png")
-    shown = [text.get_text().split("\n")[0] for text in saved[1].axes[0].texts]
-    assert shown == ["0", "0", "1", "1"]  # at the threshold counts as called
-    plots.plot_confusion_matrix([], [], 0.5, tmp_path / "none.png")
-    assert "no images" in words(saved[2])
-
-
 def test_pyplot_keeps_no_figure_open(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

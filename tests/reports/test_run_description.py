@@ -80,7 +80,7 @@ def test_smoke_runs_are_called_so(tmp_path: Path) -> None:
     assert reasons(full | {"limit_train_batches": 6}) == ["only 6 batches an epoch"]
     assert reasons(full | {"limit_train_batches": 0.25}) == ["only 25% of the batches an epoch"]
     assert reasons(full | {"limit_train_batches": 1}) == ["only 1 batches an epoch"]
-    assert reasons(full | {"max_epochs": 2}) == ["2 epochs at most"]
+    assert reasons(full | {"max_epochs": 2}) == ["at most 2 epochs"]
     assert reasons(full | {"max_epochs": "${x}"}) == []
     assert reasons(full, "none") == ["a frozen backbone of random weights"]
     assert reasons(full, "none", trainable="all") == []

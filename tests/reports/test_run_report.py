@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 
 from cardiomegaly.evaluation.metrics import binary_metrics
-from cardiomegaly.reports.run_report import closing_table, most_confident
+from cardiomegaly.reports.run_report import closing_table, most_confident, plot_confusion_matrix
 
 
 def test_the_closing_table_counts_in_whole_numbers_and_says_what_is_undefined() -> None:
@@ -29,3 +34,17 @@ def test_the_most_confident_images_right_and_wrong_positives_first() -> None:
     chosen = most_confident(test, threshold=0.5, n=1)
     assert chosen["right"].index.tolist() == [0, 2]
     assert chosen["wrong"].index.tolist() == [3, 4]
+
+
+def test_confusion_matrix_counts(saved: list[Figure], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    target, probability = rng.integers(0, 2, 80), rng.random(80)
+    plot_confusion_matrix(target, probability, 0.4, tmp_path / "matrix.png")
+    shown = [text.get_text().split("\n")[0] for text in saved[0].axes[0].texts]
+    expected = confusion_matrix(target, probability >= 0.4).ravel()
+    assert shown == [str(count) for count in expected]
+    plot_confusion_matrix([1, 1], [0.5, 0.2], 0.5, tmp_path / "one.png")
+    shown = [text.get_text().split("\n")[0] for text in saved[1].axes[0].texts]
+    assert shown == ["0", "0", "1", "1"]  # at the threshold counts as called
+    plot_confusion_matrix([], [], 0.5, tmp_path / "none.png")
+    assert "no images" in saved[2].axes[0].texts[0].get_text()

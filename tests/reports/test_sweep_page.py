@@ -98,7 +98,7 @@ def test_a_smoke_run_never_stands_beside_the_study_unnamed(tmp_path: Path) -> No
     (row,) = [line for line in text.splitlines() if line.startswith("| balanced, this sweep")]
     smoke, full = row.split(" | ")[1], row.split(" | ")[3]
     assert smoke.endswith(", smoke run") and "smoke" not in full and "pretrained" in row
-    assert "1 of 2 runs are smoke runs (only 6 batches an epoch, 2 epochs at most)" in text
+    assert "1 of 2 runs are smoke runs (only 6 batches an epoch, at most 2 epochs)" in text
     for table in re.findall(r"<table>.*?</table>", page, re.S):
         assert "pretrained" in table
 

@@ -1,0 +1,63 @@
+"""Explain predictions: where a model looks, and what each place adds to its answer.
+
+Examples:
+  python -m cardiomegaly.explain model=outputs/train/first input=image.png
+  python -m cardiomegaly.explain model=model.onnx input=FOLDER boxes=BBox_List_2017.csv
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from cardiomegaly import cli
+
+
+@dataclass
+class Options:
+    model: str = field(
+        default=MISSING, metadata={"help": "run folder, .ckpt, .onnx file or bundle"}
+    )
+    input: Any = field(
+        default=MISSING, metadata={"help": "file, folder or pattern, or [several] of them"}
+    )
+    output: str = field(default="explanations", metadata={"help": "folder for the pictures"})
+    boxes: str | None = field(
+        default=None, metadata={"help": "list of heart boxes like NIH's, to judge the maps by"}
+    )
+    threshold: float | None = field(
+        default=None, metadata={"help": "on the probability; null for the model's own"}
+    )
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    trust: Any = field(
+        default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
+    )
+
+
+def act(options: Options) -> None:
+    """Draw the pictures, say it in short and say where they are."""
+    # Not imported above: --help and a mistake in the words need none of it.
+    from cardiomegaly.inference.gallery import HeartBoxes, write_gallery
+    from cardiomegaly.inference.inputs import InputFiles
+    from cardiomegaly.inference.loading import load
+
+    files = InputFiles(cli.as_list(options.input))
+    boxes = HeartBoxes(Path(options.boxes)) if options.boxes is not None else None
+    detector = load(
+        options.model, device=options.device, trust=cli.as_list(options.trust),
+        threshold=options.threshold,
+    )  # fmt: skip
+    print(write_gallery(detector, files, boxes, Path(options.output)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return cli.run(Options, act, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

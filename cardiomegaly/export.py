@@ -1,0 +1,66 @@
+"""Export a run to carry it elsewhere: ONNX, TorchScript, OpenVINO; or check what was exported.
+
+Examples:
+  python -m cardiomegaly.export run=outputs/train/first format=onnx
+  python -m cardiomegaly.export run=outputs/train/first format=[onnx,torchscript,openvino]
+  python -m cardiomegaly.export run=outputs/train/first/export/model.onnx check=true
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from cardiomegaly import cli
+
+
+@dataclass
+class Options:
+    run: str = field(
+        default=MISSING, metadata={"help": "run folder or checkpoint; with check=true also .onnx"}
+    )
+    format: Any = field(
+        default="onnx", metadata={"help": "onnx, torchscript, openvino, or [several]"}
+    )
+    output: str | None = field(default=None, metadata={"help": "folder; null for RUN/export"})
+    check: bool = field(
+        default=False,
+        metadata={"help": "export nothing; compare with the reference_outputs.csv beside it"},
+    )
+    trust: Any = field(
+        default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
+    )
+
+
+def act(options: Options) -> None:
+    """Export and print the table of formats, or check."""
+    # Not imported above: --help and a mistake in the words need none of it.
+    from cardiomegaly.inference.loading import load
+    from cardiomegaly.inference.reference import FILE, check_reference
+
+    source = Path(options.run).expanduser()
+    (model,) = load(source, device="cpu", trust=cli.as_list(options.trust)).models
+    if options.check:
+        folder = source if source.is_dir() else source.parent
+        difference = check_reference(model, folder)
+        print(f"{options.run}: within {difference:.1g} of {folder / FILE}")
+        return
+    from cardiomegaly.inference.exporting import as_text, export
+
+    beside = source if source.is_dir() else source.parent
+    folder = beside / "export" if options.output is None else Path(options.output)
+    print(as_text(export(model, cli.as_list(options.format), folder)))
+    print(f"\nexported: {folder}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return cli.run(Options, act, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

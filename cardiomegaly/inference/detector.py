@@ -1,0 +1,159 @@
+"""A trained model in somebody's hands: files or pixels in; a table, or maps and a figure, out.
+
+import cardiomegaly
+
+detector = cardiomegaly.load("outputs/train/...")  # or an .onnx file, a checkpoint, a bundle
+table = detector.predict(["a.png", "b.dcm"])
+explanation = detector.explain("a.png")
+explanation.figure().savefig("a_explained.png")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiomegaly import UserError
+from cardiomegaly.inference.explanation import Explanation
+from cardiomegaly.inference.inputs import Loaded, Shape, Source, as_sources, load, load_batches
+from cardiomegaly.inference.metadata import CLASSES, Metadata
+from cardiomegaly.model.prediction import ImagePredictor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BATCH = 32
+
+
+class Row(NamedTuple):
+    """One image's line of the table; the figures are None where it is refused.
+
+    `probability` is calibrated where a calibration was fitted and `threshold` stands on the same
+    scale; `probability_raw` is what the network says. `reason` tells why an image is refused, or
+    warns.
+    """
+
+    image: str
+    probability: float | None
+    probability_raw: float | None
+    threshold: float
+    decision: str
+    refused: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """One trained network with what it says of itself."""
+
+    predictor: ImagePredictor
+    metadata: Metadata
+
+    @property
+    def shape(self) -> Shape:
+        """Of the pixels that it takes."""
+        return self.metadata.image_size, self.metadata.fit
+
+
+class Detector:
+    """One or several models, whose probabilities are averaged.
+
+    Args:
+        models: at least one.
+        flips: average each image with its mirror image.
+        threshold: on the probability; None for the models' own.
+    """
+
+    def __init__(
+        self, models: Sequence[Model], flips: bool = False, threshold: float | None = None
+    ) -> None:
+        if not models:
+            raise UserError("model: at least one is needed, got an empty list")
+        if threshold is not None and not 0 < threshold < 1:
+            raise UserError(f"threshold: must lie between 0 and 1, got {threshold!r}")
+        self.models = models
+        self.flips = flips
+        own = float(np.mean([model.metadata.calibrated_threshold for model in models]))
+        self.threshold = own if threshold is None else threshold
+
+    @property
+    def identity(self) -> str:
+        """What decides the figures: models, flips and threshold."""
+        models = [(model.metadata.sha256, model.metadata.calibration) for model in self.models]
+        return repr((models, self.flips, self.threshold))
+
+    def predict(self, images: Path | Source | Sequence[Path | Source]) -> pd.DataFrame:
+        """A row an image, in order, with the columns of `Row`.
+
+        Args:
+            images: a file, folder or pattern, or a list of them; or grey pixels (H, W) `uint8`, or
+                a list of such.
+
+        Raises:
+            UserError: there is no such file, or an array is none of grey `uint8` pixels.
+        """
+        import pandas as pd
+
+        rows = [row for batch in self.predict_batches(as_sources(images)) for row in batch]
+        return pd.DataFrame(rows, columns=Row._fields)
+
+    def predict_batches(
+        self, sources: Iterable[Source], batch_size: int = BATCH, workers: int = 0
+    ) -> Iterator[list[Row]]:
+        """The rows of each batch; as `predict`, without keeping them."""
+        for batch in load_batches(sources, self._shapes, batch_size, workers):
+            yield self.rows(batch)
+
+    def rows(self, batch: Sequence[Loaded]) -> list[Row]:
+        """The rows of images that were read."""
+        readable = [image for image in batch if not image.reason]
+        scored = iter(self._score(readable) if readable else ())
+        return [self._row(image, None if image.reason else next(scored)) for image in batch]
+
+    def explain(self, image: Path | Source) -> Explanation:
+        """Probability, attention and contribution of one image.
+
+        Raises:
+            UserError: it cannot be read, or the model cannot explain it.
+        """
+        (loaded,) = load(as_sources(image), self._shapes)
+        if loaded.reason:
+            raise UserError(f"input: {loaded.reason}")
+        model = self.models[0]
+        pixels = loaded.pixels[model.shape]
+        attention = model.predictor.predict(pixels[None, None]).attention
+        return Explanation(
+            row=self.rows([loaded])[0],
+            pixels=pixels,
+            attention=None if attention is None else attention[0],
+            contribution=model.predictor.contribution(pixels[None, None])[0],
+            contribution_name=model.predictor.contribution_name,
+        )
+
+    @property
+    def _shapes(self) -> list[Shape]:
+        return sorted({model.shape for model in self.models})
+
+    def _score(self, images: Sequence[Loaded]) -> NDArray[np.float64]:
+        """(n, 2): probabilities of images, calibrated and not, the mean over models and flips."""
+        scores = []
+        for model in self.models:
+            pixels = np.stack([image.pixels[model.shape] for image in images])
+            for view in (pixels, pixels[..., ::-1])[: 2 if self.flips else 1]:
+                prediction = model.predictor.predict(np.ascontiguousarray(view[:, None]))
+                calibrated = model.metadata.calibrate(prediction.logits)
+                scores.append(np.stack([calibrated, prediction.probability], axis=1))
+        mean: NDArray[np.float64] = np.mean(scores, axis=0)
+        return mean
+
+    def _row(self, image: Loaded, score: NDArray[np.float64] | None) -> Row:
+        if score is None:
+            return Row(image.name, None, None, self.threshold, "", True, image.reason)
+        probability, raw = score.tolist()
+        decision = CLASSES[int(probability >= self.threshold)]
+        return Row(image.name, probability, raw, self.threshold, decision, False, "")

@@ -1,0 +1,71 @@
+"""Loads a model from what a user has: a run folder, a checkpoint, an ONNX file, a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from cardiomegaly import UserError
+from cardiomegaly.inference import metadata
+from cardiomegaly.inference.detector import Detector, Model
+
+
+def load(
+    source: str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    trust: Collection[str] = (),
+    flips: bool = False,
+    threshold: float | None = None,
+) -> Detector:
+    """Load a trained model, or several whose probabilities are averaged.
+
+    Args:
+        source: a run folder, a checkpoint, an .onnx file, a bundle; or a list of these.
+        device: auto, cpu or cuda; an .onnx file is computed on the processor.
+        trust: modules of the user's own whose classes a run may name.
+        flips: average each image with its mirror image.
+        threshold: on the probability; None for the model's own.
+
+    Raises:
+        UserError: it cannot be read, is damaged or is none of these.
+    """
+    sources = [source] if isinstance(source, str | Path) else source
+    models = [_load(Path(one).expanduser(), device, trust) for one in sources]
+    return Detector(models, flips, threshold)
+
+
+def _load(path: Path, device: str, trust: Collection[str]) -> Model:
+    if path.suffix == ".onnx":
+        return _load_onnx(path)
+    # Networks and their libraries take seconds: an ONNX file needs none of it.
+    from cardiomegaly.model.predictor import Predictor, choose_device, load_classifier
+
+    target = choose_device(device)
+    if path.is_dir():
+        from cardiomegaly.training.record import read_run
+
+        run = read_run(path)
+        about = metadata.of_run(run, _sha256(run.checkpoint))
+        return Model(Predictor(load_classifier(run.checkpoint, trust), target), about)
+    if path.suffix != ".ckpt":
+        raise UserError(f"model: give a run folder, a .ckpt or an .onnx file, got {path}")
+    classifier = load_classifier(path, trust)
+    about = metadata.of_checkpoint(path.stem, _sha256(path), classifier.backbone.image_size)
+    return Model(Predictor(classifier, target), about)
+
+
+def _load_onnx(path: Path) -> Model:
+    from cardiomegaly.model.onnx import OnnxPredictor
+
+    predictor = OnnxPredictor(path)
+    about = metadata.of_json(predictor.metadata.get(metadata.KEY, ""), path)
+    return Model(predictor, about)
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the checkpoint of a run")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""Predict images: a table with probability and decision, or the reason why there is none.
+
+Examples:
+  python -m cardiomegaly.predict model=outputs/train/first input=FOLDER output=predictions.csv
+  python -m cardiomegaly.predict model=[outputs/a,outputs/b] input='images/*.dcm' flips=true
+  python -m cardiomegaly.predict model=model.onnx input=[a.png,b.jpg]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from cardiomegaly import UserError, cli
+
+
+@dataclass
+class Options:
+    model: Any = field(
+        default=MISSING,
+        metadata={"help": "run folder, .ckpt, .onnx or bundle, or [several], which are averaged"},
+    )
+    input: Any = field(
+        default=MISSING, metadata={"help": "file, folder or pattern, or [several] of them"}
+    )
+    output: str = field(default="predictions.csv", metadata={"help": "CSV file to write"})
+    flips: bool = field(
+        default=False, metadata={"help": "average each image with its mirror image"}
+    )
+    threshold: float | None = field(
+        default=None, metadata={"help": "on the probability; null for the model's own"}
+    )
+    batch_size: int = field(default=32, metadata={"help": "images a batch"})
+    workers: int | None = field(
+        default=None, metadata={"help": "processes that read images; 0 for threads, null chooses"}
+    )
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    trust: Any = field(
+        default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
+    )
+    progress_bar: bool = field(default=True, metadata={"help": "show one in a terminal"})
+
+
+def act(options: Options) -> None:
+    """Write the table and say how many images were refused."""
+    # Not imported above: --help and a mistake in the words need none of it.
+    from cardiomegaly.inference.inputs import InputFiles
+    from cardiomegaly.inference.loading import load
+    from cardiomegaly.inference.table import write_table
+
+    for name, least in (("batch_size", 1), ("workers", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"{name}: must be at least {least}, got {value}")
+    files = InputFiles(cli.as_list(options.input))
+    detector = load(
+        cli.as_list(options.model), device=options.device, trust=cli.as_list(options.trust),
+        flips=options.flips, threshold=options.threshold,
+    )  # fmt: skip
+    output = Path(options.output)
+    total, refused = write_table(
+        output, detector, files, batch_size=options.batch_size, workers=_workers(options),
+        progress=options.progress_bar and sys.stderr.isatty(),
+    )  # fmt: skip
+    print(f"{total:,} images, {refused:,} of them refused (column reason): {output}")
+
+
+def _workers(options: Options) -> int:
+    """Processes that read: one hides the reading, as a processor that computes needs its cores."""
+    return min(1, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return cli.run(Options, act, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

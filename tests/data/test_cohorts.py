@@ -1,0 +1,65 @@
+"""The phantom in other publishers' tables, trained and tested end to end by the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cardiomegaly import UserError
+from cardiomegaly.config import read_data
+from tests.other_tables import WORDS, WRITERS, rewritten
+
+SLOW = [name for name in WRITERS if name != "padchest"]
+
+
+@pytest.mark.parametrize(
+    "name", ["padchest", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+def test_trained_and_tested_as_nih_is(
+    trained: Callable[..., Path], phantom_root: Path, tmp_path: Path, name: str
+) -> None:
+    """The same images, labels and patients give the same figures, whatever the table."""
+    root = rewritten(phantom_root, tmp_path / name, name)
+    known = read_data(name).columns
+    words = ["cohort=all", "split.fractions=[0.4,0.3,0.3]"]
+    words += WORDS["vindr"] if name == "vindr" else []
+    own = [] if known["sex"] is not None else ["data.columns.sex=null"]  # of which parts depend
+    ours = metrics(trained(tmp_path / "own", *words, *own))
+    given = [f"data={name}", f"data.root={root}", *WORDS.get(name, [])]
+    folder = trained(tmp_path / "run", *words, *given)
+    theirs = metrics(folder)
+    assert theirs["test"] == ours["test"]
+    assert theirs["meta"]["data"] == name
+    assert theirs["meta"]["n_train"] == ours["meta"]["n_train"]
+    predictions = pd.read_csv(folder / "predictions.csv")
+    for column in ("sex", "age", "view_position"):
+        assert predictions[column].isna().all() == (column in theirs["meta"]["not_in_label_file"])
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "metrics.json").read_text()))
+
+
+def test_a_split_by_patient_needs_patients(
+    trained: Callable[..., Path], phantom_root: Path, tmp_path: Path
+) -> None:
+    root = rewritten(phantom_root, tmp_path / "vindr", "vindr")
+    with pytest.raises(UserError, match=r"split=patient: .*train\.csv names no patients .*image"):
+        trained(tmp_path / "run", "data=vindr", f"data.root={root}")
+
+
+@pytest.mark.slow
+def test_the_publishers_own_split(
+    trained: Callable[..., Path], phantom_root: Path, tmp_path: Path
+) -> None:
+    root = rewritten(phantom_root, tmp_path / "mimic", "mimic")
+    folder = trained(tmp_path / "run", "data=mimic", f"data.root={root}", "split=official")
+    given = pd.read_csv(root / "mimic-cxr-2.0.0-split.csv.gz").set_index("dicom_id")["split"]
+    used = pd.read_csv(folder / "split.csv").set_index("image")["split"]
+    assert len(used)
+    assert used.tolist() == given[used.index].replace("validate", "val").tolist()
