@@ -3,6 +3,9 @@
 Examples:
   python -m cardiomegaly.evaluate run=outputs/train/first
   python -m cardiomegaly.evaluate run=[outputs/a,outputs/b,outputs/c] output=outputs/ensemble
+  python -m cardiomegaly.evaluate run=outputs/train/first data=chexpert data.root=FOLDER
+  python -m cardiomegaly.evaluate run=[outputs/a,outputs/b] cohorts={chexpert:FOLDER,brax:FOLDER} \\
+      output=outputs/external
   python -m cardiomegaly.evaluate predictions=theirs.csv labels=Data_Entry_2017.csv \\
       image_column="Image Index" probability_column=prob_Cardiomegaly
 
@@ -14,16 +17,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cardiomegaly import UserError, cli
+from cardiomegaly import UserError, cli, config
 from cardiomegaly.evaluation.settings import Settings
 
 
 @dataclass
 class Options(Settings):
     run: Any = cli.option("folder of a run, or [several], which are averaged and compared")
+    cohorts: Any = cli.option("other cohorts, {name: folder}; or data=NAME data.root=FOLDER")
     predictions: Path | None = cli.option("CSV file of anybody's predictions, instead of run")
     labels: Path | None = cli.option("NIH's label file; a run knows its own")
     image_column: str = cli.option("column of the image names in predictions", "image")
@@ -37,9 +42,12 @@ class Options(Settings):
     device: str = cli.option("for maps and flips: auto, cpu or cuda", "auto")
 
 
-def act(options: Options) -> None:
+def act(options: Options, of_data: list[str]) -> None:
     """Write the evaluation, say it in short and say where it is."""
     folders, output = _check(options)
+    if of_data or options.cohorts:
+        evaluate_elsewhere(options, folders, output, of_data)
+        return
     # Not imported above: --help and a mistake in the words need none of it.
     from cardiomegaly.data.image_folder import ImageFolder
     from cardiomegaly.evaluation.assessment import assess
@@ -74,6 +82,52 @@ def act(options: Options) -> None:
     print(write_evaluation(output, inputs, assessment, localisation, options, images))
 
 
+def evaluate_elsewhere(
+    options: Options, folders: list[Path], output: Path, of_data: list[str]
+) -> None:
+    """Test runs on other cohorts: a page for each run and cohort, and one table of all.
+
+    Args:
+        folders: of the runs.
+        output: for the results.
+        of_data: words of the training that choose a cohort, none where `cohorts` does.
+
+    Raises:
+        UserError: as `external.external_inputs`; no run; or a cohort is chosen in both ways.
+    """
+    from cardiomegaly.data.image_folder import ImageFolder
+    from cardiomegaly.evaluation.assessment import assess
+    from cardiomegaly.reports.evaluation_inputs import name_runs
+    from cardiomegaly.reports.evaluation_page import write_evaluation
+    from cardiomegaly.reports.external import external_inputs, write_transfer
+    from cardiomegaly.reports.localise import localise
+    from cardiomegaly.training.record import read_run
+
+    if not folders or (of_data and options.cohorts):
+        raise UserError("run: needed with either data=NAME data.root=FOLDER or cohorts={...}")
+    composed = config.check(cli.compose(config.CONF_DIR, cli.read_words(of_data)))
+    given = dict(options.cohorts or {})
+    cohorts = [config.read_data(name, {"root": str(root)}) for name, root in given.items()]
+    evaluated = {}
+    for name, run in name_runs([read_run(folder) for folder in folders]).items():
+        for data in cohorts or [composed.data]:
+            views = composed.cohort.views
+            inputs = external_inputs(name, run, data, views, options.device, options.seed)
+            images = ImageFolder(Path(data.root), data.fit)
+            localisation = localise(
+                inputs.images, {name: run}, images, boxes=options.boxes,
+                given_boxes=options.given_boxes, gradcam=options.gradcam,
+                fraction=options.fraction, device=options.device,
+            )  # fmt: skip
+            assessment = assess(inputs.cohort, inputs.models, options)
+            folder = output / f"{name.replace('/', '-')}-on-{data.name}"
+            print(write_evaluation(folder, inputs, assessment, localisation, options, images))
+            evaluated[name, data.name] = inputs
+    matrix = write_transfer(output, evaluated)
+    print(f"\nAUROC, trained on rows, tested on columns:\n{matrix.to_string()}")
+    print(f"\ntables: {output / 'transfer.csv'}, {output / 'auroc.csv'}")
+
+
 def _check(options: Options) -> tuple[list[Path], Path]:
     """The folders of the runs and that of the results; refuses words that do not go together."""
     if (options.run is None) == (options.predictions is None):
@@ -96,9 +150,16 @@ def _check(options: Options) -> tuple[list[Path], Path]:
     return folders, options.output or folders[0] / "evaluation"
 
 
+def words_of_data(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words that choose a cohort, which are those of the training, and the others."""
+    of_data = [word for word in words if word.startswith(("data=", "data.", "cohort."))]
+    return of_data, [word for word in words if word not in of_data]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return cli.run(Options, act, __doc__, argv)
+    of_data, others = words_of_data(sys.argv[1:] if argv is None else argv)
+    return cli.run(Options, partial(act, of_data=of_data), __doc__, others)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ LABEL_FILE = "Data_Entry_2017*.csv"
 SEX = {"M": "Male", "F": "Female"}
 
 
-def rewritten(root: Path, target: Path, name: str) -> Path:
-    """Write the images and labels of a folder in NIH's layout to another as data set `name`."""
+def rewritten(root: Path, target: Path, name: str, images: set[str] | None = None) -> Path:
+    """Write images (None: all) and labels of a folder in NIH's layout to another as set `name`."""
     (label_file,) = root.glob(LABEL_FILE)
     table = read_labels(label_file, read_data("nih"))
     paths = {path.name: path for path in root.rglob("*.png")}
-    table = table[table["image"].isin(paths)].reset_index(drop=True)
+    there = table["image"].isin(paths if images is None else images)
+    table = table[there].reset_index(drop=True)
     target.mkdir(parents=True)
     WRITERS[name](table, target)(paths)
     return target

@@ -103,6 +103,10 @@ def test_commands_are_valid(page: Path) -> None:
             continue  # needs the folder of a run, or only lists
         if module == "cardiomegaly.train":
             assert words.compose_training(given)
+        elif module == "cardiomegaly.evaluate":
+            of_data, others = command.words_of_data(given)
+            assert words.compose_training(of_data)
+            words.parse_options(name, others)
         elif hasattr(command, "Options"):
             words.parse_options(name, [word for word in given if "=" in word])
 

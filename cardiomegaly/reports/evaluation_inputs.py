@@ -34,7 +34,8 @@ class Inputs:
     `images` has image, patient_id and part (train, val, test; "all" where the training is unknown)
     of every image that the models may have seen; `runs` are those behind the models, if any;
     `leaking` counts the patients who stand in more than one part; `other_labels` says that the
-    label file is not the one of the training.
+    label file is not the one of the training. Of another cohort than the training's, there are its
+    name and the figures of `evaluation.transfer`.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Inputs:
     leaking: int = 0
     other_labels: bool = False
     origin: dict[str, str] = field(default_factory=dict)
+    cohort_name: str = ""
+    transfer: pd.DataFrame | None = None
 
 
 def name_runs(runs: Sequence[Run]) -> dict[str, Run]:

@@ -36,7 +36,7 @@ def write_evaluation(
     images: ImageFolder | None,
 ) -> Report:
     """Write everything about an evaluation into a folder."""
-    plots, tables = folder / "plots", _tables(assessment, localisation)
+    plots, tables = folder / "plots", _tables(inputs, assessment, localisation)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     _draw(inputs, assessment, plots)
@@ -64,6 +64,7 @@ def write_evaluation(
         "figures": dict(zip(rows["metric"], column(rows, "value low high"), strict=True)),
         "ece": assessment.calibration.set_index("method").loc[RAW, "ece"],
         "ranking": ranked,
+        "transfer": _transfer(inputs),
         "by_threshold": _by(_named_rules(assessment.thresholds), THRESHOLDED, "rule"),
         "overlaps": _draw_overlaps(localisation, plots),
         "sheets": plot.draw_maps(localisation, images, plots),
@@ -92,10 +93,13 @@ def write_evaluation(
     return report
 
 
-def _tables(assessment: Assessment, localisation: Localisation) -> dict[str, pd.DataFrame]:
+def _tables(
+    inputs: Inputs, assessment: Assessment, localisation: Localisation
+) -> dict[str, pd.DataFrame]:
     """Every table that there is, by the name of its file."""
     shortcuts, audit = assessment.shortcuts, assessment.audit
     tables = {
+        "transfer": inputs.transfer,
         "thresholds": assessment.thresholds,
         "comparison": assessment.comparison,
         "calibration": assessment.calibration,
@@ -126,6 +130,15 @@ def _by(rows: pd.DataFrame, metrics: dict[str, str] | None, columns: str) -> pd.
     wide = rows.pivot_table("text", "metric", columns, sort=False, aggfunc="first")
     wide = wide.loc[list(metrics)].rename(index=metrics) if metrics else wide
     return wide.rename_axis(index=None, columns=None)
+
+
+def _transfer(inputs: Inputs) -> pd.DataFrame | None:
+    """Figures with intervals, a row a metric and a column a cohort and where it was fitted."""
+    if inputs.transfer is None:
+        return None
+    where = inputs.transfer["cohort"] + ", " + inputs.transfer["fitted"]
+    rows = inputs.transfer.assign(where=where.str.removesuffix(", "))
+    return _by(rows.assign(metric=rows["metric"].replace(METRICS)), None, "where")
 
 
 def _draw(inputs: Inputs, assessment: Assessment, plots: Path) -> None:
