@@ -28,7 +28,9 @@ class Options:
         metadata={"help": "run folder, .ckpt, .onnx or bundle, or [several], which are averaged"},
     )
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
-    port: int = field(default=7860, metadata={"help": "to listen on; 0 takes a free one"})
+    port: int = field(
+        default=7860, metadata={"help": "to listen on; 0 takes a free one from 7860 on"}
+    )
     device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
     trust: Any = field(
         default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
@@ -55,7 +57,7 @@ def act(options: Options) -> None:
         generate_phantom(root, images=EXAMPLES, size=256, seed=7)
         examples = sorted((root / "images").iterdir())
         web.build(detector, examples).launch(
-            server_name=options.host, server_port=options.port, inbrowser=False, share=False,
+            server_name=options.host, server_port=options.port or None, inbrowser=False, share=False,
             max_file_size=f"{web.UPLOAD_MB}mb", allowed_paths=[str(root)], show_error=True,
             footer_links=[], enable_monitoring=False, theme=web.theme(), ssr_mode=False,
         )  # fmt: skip

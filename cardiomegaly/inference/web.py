@@ -128,7 +128,7 @@ def overlays(explanation: Explanation, opacity: float) -> list[tuple[Picture, st
         if title == "contribution":  # signed: nothing added is in the middle
             high = max(abs(low), abs(high))
             low = -high
-        scaled = np.uint8(255 * (saliency - low) / max(high - low, 1e-9))
+        scaled = (255 * (saliency - low) / max(high - low, 1e-9)).astype(np.uint8)
         large = cv2.resize(scaled, (VIEW, VIEW), interpolation=cv2.INTER_LINEAR)
         colours = cv2.cvtColor(cv2.applyColorMap(large, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
         mixed = cv2.addWeighted(colours, opacity, image, 1 - opacity, 0)
