@@ -123,7 +123,7 @@ def read_only() -> Iterator[Callable[[Path], None]]:
     def mount(folder: Path) -> None:
         steps = ["--bind", folder, folder], ["-o", "remount,bind,ro", folder]
         for step in steps if sys.platform == "linux" else ():
-            if subprocess.run(["/bin/mount", *step], capture_output=True, check=False).returncode:
+            if subprocess.run(["/bin/mount", *step], capture_output=True, check=False).returncode:  # noqa: S603
                 pytest.skip("mounting is not allowed here")
             mounted.append(folder)
         if not mounted:
@@ -131,7 +131,7 @@ def read_only() -> Iterator[Callable[[Path], None]]:
 
     yield mount
     for folder in set(mounted):
-        subprocess.run(["/bin/umount", "-l", folder], check=True)
+        subprocess.run(["/bin/umount", "-l", folder], check=True)  # noqa: S603
 
 
 @pytest.fixture
@@ -154,10 +154,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:  # noqa: S603
         pytest.skip("mounting is not allowed here")
     yield folder
-    subprocess.run(["/bin/umount", "-l", folder], check=True)
+    subprocess.run(["/bin/umount", "-l", folder], check=True)  # noqa: S603
 
 
 @pytest.fixture(scope="session")

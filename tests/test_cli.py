@@ -121,7 +121,7 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603
         [sys.executable, *words], env=os.environ | {"PYTHONWARNINGS": "ignore"} | environment,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
@@ -164,7 +164,7 @@ def test_the_package_lists_its_commands() -> None:
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_help_ends_where_its_reader_does(command: str) -> None:
     words = [sys.executable, "-m", f"cardiomegaly.{command}", "--help"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

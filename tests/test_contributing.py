@@ -66,7 +66,7 @@ def change(path: Path, lines: list[str]) -> None:
 def run(command: str, project: Path, *more: str) -> str:
     """Run a line of the page in the copy; what it printed."""
     _, *arguments = shlex.split(command)
-    finished = subprocess.run(
+    finished = subprocess.run(  # noqa: S603
         [sys.executable, *arguments, *more], cwd=project, text=True, check=False,
         env=os.environ | {"PYTHONPATH": str(project)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

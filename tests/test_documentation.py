@@ -171,7 +171,7 @@ def mine(tmp_path: Path, phantom_root: Path) -> Path:
         kind.mkdir(parents=True, exist_ok=True)
         shutil.copy(row.path, kind)
     lines = python_block(TOP / "README.md")
-    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)  # noqa: S603
     return tmp_path
 
 
@@ -191,7 +191,7 @@ def test_a_folder_of_pngs_is_trained_on(mine: Path, small: list[str]) -> None:
         line for line in commands_in((TOP / "README.md").read_text()) if "data.root=mine" in line
     ]
     shrunk = [word for word in small if not word.startswith("data")]
-    subprocess.run(
+    subprocess.run(  # noqa: S603
         [sys.executable, "-m", *command, *shrunk, "hydra.run.dir=run"], cwd=mine, check=True
     )
     assert (mine / "run" / "metrics.json").is_file()

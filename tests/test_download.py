@@ -130,7 +130,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, how: signal.Signals) ->
         run = [sys.executable, "-c", SCRIPT, *words]
         for moment in moments:
             asked = len(server.asked)
-            with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
                 while len(server.asked) == asked or server.sent < moment:
                     if process.poll() is not None:
                         break
@@ -139,7 +139,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, how: signal.Signals) ->
                 told = process.communicate()[1].decode()
                 assert "Traceback" not in told
             unpacked(tmp_path)
-        done = subprocess.run(run, capture_output=True, text=True)
+        done = subprocess.run(run, capture_output=True, text=True)  # noqa: S603
     assert done.returncode == 0, done.stderr
     assert unpacked(tmp_path) == IMAGES
     assert list(tmp_path.rglob("*.part*")) == []

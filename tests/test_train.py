@@ -27,7 +27,7 @@ def command(
     *words: str, cwd: Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONWARNINGS": "default"} | (environment or {})
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603
         [sys.executable, "-m", "cardiomegaly.train", *words],
         cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
@@ -170,7 +170,7 @@ def test_a_training_that_is_interrupted_goes_on(
 ) -> None:
     words = [sys.executable, "-m", "cardiomegaly.train", *small, "trainer.max_epochs=500"]
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603
         [*words, "trainer.patience=500", "hydra.run.dir=run"], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
@@ -227,7 +227,7 @@ except SystemExit as end:
     assert end.code == {code}, end.code
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr

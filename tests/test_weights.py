@@ -44,7 +44,7 @@ def test_list_says_what_is_needed_and_what_is_here(
 def test_alone_the_command_knows_every_network(placed: Path) -> None:
     """In a process of its own, where nothing but the command registers networks with timm."""
     run = [sys.executable, "-m", "cardiomegaly.weights", "list"]
-    done = subprocess.run(run, capture_output=True, text=True)
+    done = subprocess.run(run, capture_output=True, text=True)  # noqa: S603
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(BACKBONES) + 1
 

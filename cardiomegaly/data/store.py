@@ -167,7 +167,7 @@ class RowStore:
     def _load(self) -> None:
         """Read the index; records that cannot be true are left out and counted."""
         raw, length = b"", 0
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             raw = (self.folder / INDEX).read_bytes()
             length = (self.folder / ROWS).stat().st_size // self.row_bytes
         records = np.frombuffer(raw, RECORD, len(raw) // RECORD.itemsize)

@@ -48,6 +48,7 @@ def read_labels(path: Path, data: DataConfig) -> pd.DataFrame:
     cells = _named_columns(raw, path, data)
     image, target = cells["image"], cells["target"]
     _refuse(image.eq(""), image, path, "image must not be blank")
+    _check_numbers_of_patients(cells["patient_id"], path)
     twice = image[image.duplicated()]
     if len(twice):
         raise UserError(
@@ -112,6 +113,15 @@ def patient_ids(text: pd.Series) -> pd.Series:
     if known.notna().all() and numbers.between(0, LARGEST_NUMBER).all() and not (numbers % 1).any():
         return numbers.astype("int64")
     return known
+
+
+def _check_numbers_of_patients(text: pd.Series, path: Path) -> None:
+    """Refuse 1.7 and 1e20 where every patient has a number."""
+    numbers = pd.to_numeric(text, errors="coerce")
+    if numbers.notna().all():
+        small = numbers.le(LARGEST_NUMBER) & numbers.mod(1).eq(0)
+        whole = numbers.ge(0) & (small | text.str.isdigit())
+        _refuse(~whole, text, path, "patient_id must be a whole number, as all others are")
 
 
 def _raw_rows(path: Path, data: DataConfig) -> pd.DataFrame:

@@ -37,7 +37,10 @@ def check_writable(folder: Path, field: str) -> None:
     Raises:
         UserError: it cannot be made, or its disk is full.
     """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # too long a name
+        raise UserError(f"{field}: {error}; say {field}=FOLDER") from error
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise UserError(f"{field}: {place} cannot be written; say {field}=FOLDER")
     if shutil.disk_usage(place).free < LEAST_ROOM:

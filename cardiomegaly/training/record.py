@@ -1,6 +1,6 @@
 """The run folder: what a training writes, and what every later command reads.
 
-What is read is checked: `split.csv` and `predictions.csv` by their hashes in `metrics.json`.
+What is read is checked: its tables by their hashes in `metrics.json`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ PREDICTION_COLUMNS = (  # and `logit`, which older runs lack
     "image", "patient_id", "split", "target", "probability", "view_position", "sex", "age",
 )  # fmt: skip
 TEXT_COLUMNS: Any = dict.fromkeys(("image", "patient_id", "split", "view_position", "sex"), str)
-HASHED = {"split_sha256": SPLIT, "predictions_sha256": PREDICTIONS}  # in metrics.json's meta
+HASHED = {  # in metrics.json's meta
+    "split_sha256": SPLIT, "history_sha256": HISTORY, "predictions_sha256": PREDICTIONS,
+}  # fmt: skip
 
 
 class UnfinishedRunError(UserError):

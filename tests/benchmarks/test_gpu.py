@@ -24,7 +24,7 @@ STUDY = {
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHON": sys.executable}
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603
         [str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, check=False
     )
 

@@ -80,7 +80,7 @@ store = RowStore(Path(sys.argv[1]), (4,), "uint8", {})
 print("open", flush=True)
 sys.stdin.read()
 """
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", program, used], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as user:
         assert user.stdout is not None

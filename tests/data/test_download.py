@@ -268,11 +268,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(folder)]
     unmount = ["umount", str(folder)]
     try:
-        subprocess.run(mount, check=True, capture_output=True)
+        subprocess.run(mount, check=True, capture_output=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no disk can be mounted here ({error})")
     yield folder
-    subprocess.run(unmount, check=True)
+    subprocess.run(unmount, check=True)  # noqa: S603
 
 
 def test_a_full_disk_is_named_and_what_arrived_is_kept(small_disk: Path) -> None:

@@ -72,6 +72,13 @@ def test_an_empty_store_is_no_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cache_folder_that_is_a_file_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    store = open_store(tmp_path / "cache")
+    with pytest.raises(UserError, match=r"data\.cache: .*cannot be written"), store.writing():
+        pass
+
+
 def test_new_rows_are_appended_and_what_is_there_stays(tmp_path: Path) -> None:
     store = filled(tmp_path, KEYS[:2])
     before = (store.folder / stores.ROWS).read_bytes()
@@ -179,7 +186,7 @@ with store.writing():
 """
     total = 0
     for turn in range(4):
-        writer = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE)
+        writer = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE)  # noqa: S603
         assert writer.stdout is not None
         writer.stdout.readline()
         index = tmp_path / "images-test" / stores.INDEX
@@ -271,10 +278,10 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "cache", disk]
-    if sys.platform != "linux" or subprocess.call(mount):
+    if sys.platform != "linux" or subprocess.call(mount):  # noqa: S603
         pytest.skip("mounting is not allowed here")
     yield disk
-    subprocess.run(["/bin/umount", "-l", disk], check=True)
+    subprocess.run(["/bin/umount", "-l", disk], check=True)  # noqa: S603
 
 
 def test_a_full_file_system_gives_one_line(tiny_disk: Path) -> None:

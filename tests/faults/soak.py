@@ -97,7 +97,7 @@ def start(mode: Mode, words: list[str], folder: Path) -> Started:
         return Started(forked.start(words, folder))
     with (folder / "output.txt").open("ab") as output:
         return Started(
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "cardiomegaly.train", *words],
                 cwd=folder, stdout=output, stderr=output, start_new_session=True,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},

@@ -22,7 +22,7 @@ LIVE = ("features=live", "data.workers=1")
 def start(words: list[str], cwd: Path) -> subprocess.Popen[bytes]:
     """Start a training in new processes: Lightning starts the second as it was itself started."""
     with (cwd / "output.txt").open("ab") as output:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "cardiomegaly.train", *words],
             cwd=cwd, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip

@@ -34,7 +34,7 @@ def test_a_disk_that_fills_in_a_run(
 def resize(disk: Path, mebibytes: float) -> None:
     """Give a tmpfs another size."""
     size = f"remount,size={int(mebibytes * 2**20)}"
-    subprocess.run(["/bin/mount", "-o", size, str(disk)], check=True)
+    subprocess.run(["/bin/mount", "-o", size, str(disk)], check=True)  # noqa: S603
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_no_temporary_folder(
     folder.mkdir()
     read_only(folder)
     monkeypatch.setenv("TMPDIR", str(folder))
-    code = subprocess.run(
+    code = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "cardiomegaly.train", *tiny, "hydra.run.dir=run"],
         cwd=tmp_path, check=False,
     ).returncode  # fmt: skip

@@ -18,7 +18,7 @@ OTHERS |= {"matplotlib", "albumentations", "optuna"}
 
 
 def test_every_module_is_imported_without_trainer_or_data() -> None:
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True
     )
     libraries, own = (line.split() for line in done.stdout.splitlines())

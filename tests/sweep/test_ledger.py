@@ -45,7 +45,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_killed_process_leaves_an_interrupted_job(tmp_path: Path) -> None:
     lock = ledger.job_lock(tmp_path, "job")
     ledger.write_entry(tmp_path, ledger.begin(Entry("job", 0, ledger.PLANNED), resumed=False))
-    holder = subprocess.Popen(
+    holder = subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
@@ -74,7 +74,7 @@ print(is_locked(Path({str(lock)!r})))"
         assert mine and ledger.is_locked(lock)
         with ledger.locked(lock) as again:
             assert not again
-        seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+        seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)  # noqa: S603
         assert seen.stdout == "True\n", seen.stderr
     assert not ledger.is_locked(lock)
     assert not ledger.is_locked(tmp_path / "absent.lock")

@@ -65,7 +65,7 @@ def test_a_process_killed_while_it_writes_leaves_the_former_checkpoint(folder: P
     )
     last = folder / LAST_CHECKPOINT
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", program, last], check=False)
+        done = subprocess.run([sys.executable, "-c", program, last], check=False)  # noqa: S603
         assert done.returncode == -signal.SIGKILL
     assert len(list(last.parent.glob(".*.tmp"))) == 2
     assert choose_checkpoint(folder) == last

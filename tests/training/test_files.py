@@ -92,6 +92,8 @@ def test_what_cannot_be_written_is_not_begun(
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"hydra\.run\.dir: .*file cannot be written; say"):
         check_writable(tmp_path / "file" / "run", "hydra.run.dir")
+    with pytest.raises(UserError, match=r"hydra\.run\.dir: .*File name too long.*; say hydra\.run"):
+        check_writable(tmp_path / ("x" * 300), "hydra.run.dir")
     (tmp_path / "folder").mkdir()
     read_only(tmp_path / "folder")
     with pytest.raises(UserError, match=r"folder cannot be written; say hydra\.run\.dir=FOLDER"):

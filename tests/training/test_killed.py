@@ -29,7 +29,7 @@ def start(
     words: list[str], cwd: Path, send: signal.Signals, environment: dict[str, str] | None = None
 ) -> tuple[str, int]:
     """Start a training and send it a signal as soon as it tells of epoch 1."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603
         [*PROGRAM, *words],
         cwd=cwd, env=os.environ | (environment or {}), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -71,7 +71,7 @@ def test_killed_and_resumed_equals_undisturbed(
     output, code = start(words, tmp_path, signal.SIGKILL)
     assert code == -signal.SIGKILL, output
     assert not (tmp_path / "run" / "metrics.json").exists()
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [*PROGRAM, "resume=run"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
@@ -98,7 +98,7 @@ def test_slurm_requeues_a_job_which_goes_on_by_itself(
     output, code = start(words, tmp_path, signal.SIGUSR1, job)
     assert code == 128 + signal.SIGTERM, output
     assert requeued.read_text() == "requeue 4711\n"
-    output = subprocess.run(
+    output = subprocess.run(  # noqa: S603
         [*PROGRAM, *words], env=os.environ | job | {"SLURM_RESTART_COUNT": "1"},
         cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cardiomegaly import UserError
-from cardiomegaly.training.files import write_csv
+from cardiomegaly.training.files import sha256, write_csv
 from cardiomegaly.training.record import find_runs, read_run, write_results
 from tests.made_runs import HASH, configure, make_predictions, make_run
 
@@ -99,14 +99,15 @@ def test_impossible_predictions_are_refused(
         read_run(folder)
 
 
-@pytest.mark.parametrize("name", ["split.csv", "predictions.csv"])
+@pytest.mark.parametrize("name", ["split.csv", "history.csv", "predictions.csv"])
 def test_a_file_that_the_run_did_not_write_is_not_believed(tmp_path: Path, name: str) -> None:
     folder = make_run(tmp_path / "run")
     (folder / "split.csv").write_text("image,split\na.png,val\nb.png,test\n")
     run = read_run(folder)
     write_results(folder, run.config, run.predictions, run.metrics)
     assert read_run(folder).meta == run.meta | {
-        key: read_run(folder).meta[key] for key in ("split_sha256", "predictions_sha256")
+        f"{table}_sha256": sha256(folder / f"{table}.csv")
+        for table in ("split", "history", "predictions")
     }
     lines = (folder / name).read_text().splitlines(keepends=True)
     (folder / name).write_text("".join(lines[:-1]))
