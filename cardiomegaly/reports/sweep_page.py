@@ -11,12 +11,12 @@ import pandas as pd
 from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.settings import Settings
-from cardiomegaly.reports.localise import Localisation, localise
+from cardiomegaly.reports.localise import HEART, Localisation, localise
 from cardiomegaly.reports.markdown import METRICS, cell, column
 from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import COLOURS, plot_epochs, plot_forest, plot_ranking
 from cardiomegaly.reports.published import BACKBONES, DIFFERENCES, study_figure
-from cardiomegaly.reports.run_description import data_root, kinds_of, read_split
+from cardiomegaly.reports.run_description import data_config, data_root, kinds_of, read_split
 from cardiomegaly.reports.sweep_runs import Sweep, label_of, pooled_folds, read_sweep
 from cardiomegaly.training.files import write_csv
 from cardiomegaly.training.record import Run
@@ -64,7 +64,9 @@ def report_sweep(
             "n_images": len(best.part("test")),
             "n_patients": best.part("test")["patient_id"].nunique(),
             "localisation": locate(best, device),
-            "published": study_figure(row["backbone"], row["balance"], "f1_weighted", "headline"),
+            "published": None
+            if best.meta.get("finding", HEART) != HEART
+            else study_figure(row["backbone"], row["balance"], "f1_weighted", "headline"),
             "kinds": kinds_of(sweep.runs),
         }
     if sweep.runs:
@@ -77,6 +79,8 @@ def report_sweep(
     metrics = {title: _spec(name) for name, title in SHORT_METRICS.items()}
     values |= {
         "sweep": sweep,
+        "HEART": HEART,
+        "finding": best.meta.get("finding", HEART) if best else HEART,
         "runs": runs,
         "study": study_table(sweep),
         "seeds": seed_table(runs) if sweep.runs else runs,
@@ -102,7 +106,7 @@ def locate(run: Run, device: str) -> Localisation:
         images = read_split(run)
         return localise(
             images[images["part"] != "train"], {run.name: run},
-            None if root is None else ImageFolder(root),
+            None if root is None else ImageFolder(root, data_config(run).fit),
             gradcam=False, fraction=Settings().fraction, device=device,
         )  # fmt: skip
     except UserError as error:
