@@ -1,8 +1,9 @@
-"""Export a run to carry it elsewhere: ONNX, TorchScript, OpenVINO; or check what was exported.
+"""Export a run as ONNX, TorchScript, OpenVINO or a bundle, or check what was exported.
 
 Examples:
   python -m cardiomegaly.export run=outputs/train/first format=onnx
   python -m cardiomegaly.export run=outputs/train/first format=[onnx,torchscript,openvino]
+  python -m cardiomegaly.export run=outputs/train/first format=bundle output=FOLDER
   python -m cardiomegaly.export run=outputs/train/first/export/model.onnx check=true
 """
 
@@ -21,10 +22,11 @@ from cardiomegaly import cli
 @dataclass
 class Options:
     run: str = field(
-        default=MISSING, metadata={"help": "run folder or checkpoint; with check=true also .onnx"}
+        default=MISSING,
+        metadata={"help": "run folder or checkpoint; with check=true what was exported"},
     )
     format: Any = field(
-        default="onnx", metadata={"help": "onnx, torchscript, openvino, or [several]"}
+        default="onnx", metadata={"help": "onnx, torchscript, openvino, [several], or bundle"}
     )
     output: str | None = field(default=None, metadata={"help": "folder; null for RUN/export"})
     check: bool = field(
@@ -53,7 +55,13 @@ def act(options: Options) -> None:
 
     beside = source if source.is_dir() else source.parent
     folder = beside / "export" if options.output is None else Path(options.output)
-    print(as_text(export(model, cli.as_list(options.format), folder)))
+    formats = cli.as_list(options.format)
+    if formats == ["bundle"]:
+        from cardiomegaly.inference.bundle import write_bundle
+
+        write_bundle(source, model, folder)
+    else:
+        print(as_text(export(model, formats, folder)))
     print(f"\nexported: {folder}")
 
 

@@ -35,6 +35,9 @@ class Options:
     threshold: float | None = field(
         default=None, metadata={"help": "on the probability; null for the model's own"}
     )
+    refuse: bool = field(
+        default=True, metadata={"help": "false: unfit images get a probability and a warning"}
+    )
     batch_size: int = field(default=32, metadata={"help": "images a batch"})
     workers: int | None = field(
         default=None, metadata={"help": "processes that read images; 0 for threads, null chooses"}
@@ -60,7 +63,7 @@ def act(options: Options) -> None:
     files = InputFiles(cli.as_list(options.input))
     detector = load(
         cli.as_list(options.model), device=options.device, trust=cli.as_list(options.trust),
-        flips=options.flips, threshold=options.threshold,
+        flips=options.flips, threshold=options.threshold, refuse=options.refuse,
     )  # fmt: skip
     output = Path(options.output)
     total, refused = write_table(

@@ -23,6 +23,7 @@ from cardiomegaly.inference.explanation import Explanation
 from cardiomegaly.inference.inputs import Loaded, Shape, Source, as_sources, load, load_batches
 from cardiomegaly.inference.metadata import CLASSES, Metadata
 from cardiomegaly.model.prediction import ImagePredictor
+from cardiomegaly.model.refusal import Refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,7 @@ class Model:
 
     predictor: ImagePredictor
     metadata: Metadata
+    refusal: Refusal | None
 
     @property
     def shape(self) -> Shape:
@@ -67,10 +69,15 @@ class Detector:
         models: at least one.
         flips: average each image with its mirror image.
         threshold: on the probability; None for the models' own.
+        refuse: unfit images get no probability; False gives one with a warning.
     """
 
     def __init__(
-        self, models: Sequence[Model], flips: bool = False, threshold: float | None = None
+        self,
+        models: Sequence[Model],
+        flips: bool = False,
+        threshold: float | None = None,
+        refuse: bool = True,
     ) -> None:
         if not models:
             raise UserError("model: at least one is needed, got an empty list")
@@ -78,14 +85,15 @@ class Detector:
             raise UserError(f"threshold: must lie between 0 and 1, got {threshold!r}")
         self.models = models
         self.flips = flips
+        self.refuse = refuse
         own = float(np.mean([model.metadata.calibrated_threshold for model in models]))
         self.threshold = own if threshold is None else threshold
 
     @property
     def identity(self) -> str:
-        """What decides the figures: models, flips and threshold."""
+        """What decides the figures: models, flips, threshold, refusal."""
         models = [(model.metadata.sha256, model.metadata.calibration) for model in self.models]
-        return repr((models, self.flips, self.threshold))
+        return repr((models, self.flips, self.threshold, self.refuse))
 
     def predict(self, images: Path | Source | Sequence[Path | Source]) -> pd.DataFrame:
         """A row an image, in order, with the columns of `Row`.
@@ -112,8 +120,8 @@ class Detector:
     def rows(self, batch: Sequence[Loaded]) -> list[Row]:
         """The rows of images that were read."""
         readable = [image for image in batch if not image.reason]
-        scored = iter(self._score(readable) if readable else ())
-        return [self._row(image, None if image.reason else next(scored)) for image in batch]
+        scored = self._score(readable) if readable else iter(())
+        return [self._unreadable(image) if image.reason else next(scored) for image in batch]
 
     def explain(self, image: Path | Source) -> Explanation:
         """Probability, attention and contribution of one image.
@@ -139,21 +147,30 @@ class Detector:
     def _shapes(self) -> list[Shape]:
         return sorted({model.shape for model in self.models})
 
-    def _score(self, images: Sequence[Loaded]) -> NDArray[np.float64]:
-        """(n, 2): probabilities of images, calibrated and not, the mean over models and flips."""
-        scores = []
+    def _score(self, images: Sequence[Loaded]) -> Iterator[Row]:
+        """Rows of images: the mean over models and flips; the first model refuses."""
+        scores: list[NDArray[np.float64]] = []
+        remarks: list[tuple[bool, str]] = []
         for model in self.models:
             pixels = np.stack([image.pixels[model.shape] for image in images])
             for view in (pixels, pixels[..., ::-1])[: 2 if self.flips else 1]:
                 prediction = model.predictor.predict(np.ascontiguousarray(view[:, None]))
                 calibrated = model.metadata.calibrate(prediction.logits)
                 scores.append(np.stack([calibrated, prediction.probability], axis=1))
-        mean: NDArray[np.float64] = np.mean(scores, axis=0)
-        return mean
+                if not remarks and model.refusal is not None:
+                    remarks = model.refusal.reasons(pixels, prediction.pooled)
+        remarks = remarks or [(False, "")] * len(images)
+        mean = np.mean(scores, axis=0).tolist()
+        for image, (probability, raw), (unfit, remark) in zip(images, mean, remarks, strict=True):
+            refused, why = unfit or bool(image.unfit), image.unfit or remark
+            yield self._row(image.name, probability, raw, refused, why)
 
-    def _row(self, image: Loaded, score: NDArray[np.float64] | None) -> Row:
-        if score is None:
-            return Row(image.name, None, None, self.threshold, "", True, image.reason)
-        probability, raw = score.tolist()
+    def _row(self, name: str, probability: float, raw: float, unfit: bool, remark: str) -> Row:
+        if unfit and self.refuse:
+            return Row(name, None, None, self.threshold, "", True, remark)
         decision = CLASSES[int(probability >= self.threshold)]
-        return Row(image.name, probability, raw, self.threshold, decision, False, "")
+        remark = f"warning: {remark}" if unfit else remark
+        return Row(name, probability, raw, self.threshold, decision, False, remark)
+
+    def _unreadable(self, image: Loaded) -> Row:
+        return Row(image.name, None, None, self.threshold, "", True, image.reason)

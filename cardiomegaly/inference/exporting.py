@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +70,10 @@ def export(model: Model, formats: Sequence[str], folder: Path) -> list[FormatRow
 
 def travelling(model: Model) -> dict[str, str]:
     """What is written into an exported file beside the network."""
-    return {metadata.KEY: model.metadata.to_json()}
+    about = {metadata.KEY: model.metadata.to_json()}
+    if model.refusal is not None:
+        about[metadata.REFUSAL_KEY] = base64.b64encode(model.refusal.to_bytes()).decode()
+    return about
 
 
 def as_text(rows: Sequence[FormatRow]) -> str:

@@ -21,11 +21,16 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import SUFFIXES
 from cardiomegaly.data.images import fit_image, is_image, read_image
 
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+COLOURED = 8  # grey levels between the channels, on average; JPEG's own are below 2
+THUMBNAIL = 64
+SMALLEST_SHARE = 0.25  # of the side that a network takes
 AHEAD = 4  # batches for each process that reads
 
 Pixels = NDArray[np.uint8]
@@ -35,11 +40,15 @@ Shape = tuple[int, str]  # side and fit of a square, see `images.fit_image`
 
 @dataclass(frozen=True)
 class Loaded:
-    """One image: its square `pixels` by shape, or the `reason` for which there are none."""
+    """One image: its square `pixels` by shape, or the `reason` for which there are none.
+
+    `unfit` says why it is no radiograph for any model: its colours, or its size.
+    """
 
     name: str
     pixels: dict[Shape, Pixels]
     reason: str = ""
+    unfit: str = ""
 
 
 class InputFiles:
@@ -119,10 +128,27 @@ def _load(source: Source, number: int, shapes: Sequence[Shape]) -> Loaded:
             image = read_image(source)
         except (UserError, OSError) as error:
             return Loaded(source, {}, " ".join(str(error).split()))
-        name = source
+        name, coloured = source, is_coloured(source)
     else:
-        image, name = source, f"array {number}"
-    return Loaded(name, {shape: fit_image(image, *shape) for shape in shapes})
+        image, name, coloured = source, f"array {number}", False
+    unfit = "a colour photograph" if coloured else ""
+    if min(image.shape) < min(side for side, _ in shapes) * SMALLEST_SHARE:
+        unfit = f"far too small ({image.shape[1]} x {image.shape[0]} pixels)"
+    return Loaded(name, {shape: fit_image(image, *shape) for shape in shapes}, unfit=unfit)
+
+
+def is_coloured(path: str) -> bool:
+    """Whether a PNG or JPEG shows colours, rather than grey stored as colours."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as file:
+            if file.mode in GREY_MODES:
+                return False
+            file.draft("RGB", (THUMBNAIL, THUMBNAIL))
+            colours = file.convert("RGB").resize((THUMBNAIL, THUMBNAIL))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # a DICOM file, or one that only OpenCV reads
+    pixels = np.asarray(colours, np.int16)
+    return bool((pixels.max(2) - pixels.min(2)).mean() > COLOURED)
 
 
 def _checked(image: Any) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from cardiomegaly import UserError
 from cardiomegaly.inference import metadata
 from cardiomegaly.inference.detector import Detector, Model
+from cardiomegaly.model.refusal import of_bytes
 
 
 def load(
@@ -18,6 +20,7 @@ def load(
     trust: Collection[str] = (),
     flips: bool = False,
     threshold: float | None = None,
+    refuse: bool = True,
 ) -> Detector:
     """Load a trained model, or several whose probabilities are averaged.
 
@@ -27,13 +30,14 @@ def load(
         trust: modules of the user's own whose classes a run may name.
         flips: average each image with its mirror image.
         threshold: on the probability; None for the model's own.
+        refuse: unfit images get no probability; False gives one with a warning.
 
     Raises:
         UserError: it cannot be read, is damaged or is none of these.
     """
     sources = [source] if isinstance(source, str | Path) else source
     models = [_load(Path(one).expanduser(), device, trust) for one in sources]
-    return Detector(models, flips, threshold)
+    return Detector(models, flips, threshold, refuse)
 
 
 def _load(path: Path, device: str, trust: Collection[str]) -> Model:
@@ -43,17 +47,25 @@ def _load(path: Path, device: str, trust: Collection[str]) -> Model:
     from cardiomegaly.model.predictor import Predictor, choose_device, load_classifier
 
     target = choose_device(device)
+    if (path / "config.json").is_file():
+        from cardiomegaly.inference.bundle import read_bundle
+
+        return read_bundle(path, target, trust)
     if path.is_dir():
-        from cardiomegaly.training.record import read_run
+        from cardiomegaly.training.record import REFUSAL, read_run
 
         run = read_run(path)
         about = metadata.of_run(run, _sha256(run.checkpoint))
-        return Model(Predictor(load_classifier(run.checkpoint, trust), target), about)
+        predictor = Predictor(load_classifier(run.checkpoint, trust), target)
+        kept = path / REFUSAL  # which runs of before, or of few images, lack
+        return Model(
+            predictor, about, of_bytes(kept.read_bytes(), kept) if kept.is_file() else None
+        )
     if path.suffix != ".ckpt":
         raise UserError(f"model: give a run folder, a .ckpt or an .onnx file, got {path}")
     classifier = load_classifier(path, trust)
     about = metadata.of_checkpoint(path.stem, _sha256(path), classifier.backbone.image_size)
-    return Model(Predictor(classifier, target), about)
+    return Model(Predictor(classifier, target), about, None)
 
 
 def _load_onnx(path: Path) -> Model:
@@ -61,7 +73,9 @@ def _load_onnx(path: Path) -> Model:
 
     predictor = OnnxPredictor(path)
     about = metadata.of_json(predictor.metadata.get(metadata.KEY, ""), path)
-    return Model(predictor, about)
+    coded = predictor.metadata.get(metadata.REFUSAL_KEY)
+    refusal = of_bytes(base64.b64decode(coded), path) if coded else None
+    return Model(predictor, about, refusal)
 
 
 def _sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from cardiomegaly import UserError, __version__
 if TYPE_CHECKING:
     from cardiomegaly.training.record import Run
 
-KEY = "cardiomegaly"  # in the metadata of a file
+KEY, REFUSAL_KEY = "cardiomegaly", "cardiomegaly_refusal"  # in the metadata of a file
 FIT = "stretch"
 LICENCE = "MIT"
 CLASSES = ["no cardiomegaly", "cardiomegaly"]

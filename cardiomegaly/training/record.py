@@ -26,6 +26,7 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 HISTORY = "history.csv"
 SPLIT = "split.csv"
+REFUSAL = "refusal.npz"
 CHECKPOINT = Path("checkpoints") / "best.ckpt"
 LAST_CHECKPOINT = CHECKPOINT.with_name("last.ckpt")
 

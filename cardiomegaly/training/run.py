@@ -18,6 +18,7 @@ from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
 from cardiomegaly.model.predictor import Predictor
+from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.model.weights import (
     MissingWeightsError,
     ObtainedWeights,
@@ -34,10 +35,12 @@ from cardiomegaly.training.device import (
     uses_gpu,
 )
 from cardiomegaly.training.features import choose_features, reuse_features
+from cardiomegaly.training.files import replacing
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.progress import announce, in_terminal
 from cardiomegaly.training.provenance import describe
-from cardiomegaly.training.record import CHECKPOINT, METRICS, SPLIT, Run, write_results
+from cardiomegaly.training.record import CHECKPOINT, METRICS, REFUSAL, SPLIT, Run, write_results
+from cardiomegaly.training.refusal_fitting import fit_refusal
 from cardiomegaly.training.results import calibration, part_metrics, predict
 from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
 
@@ -58,12 +61,14 @@ class TrainedRun:
         config: its configuration.
         datamodule: its data.
         predictor: its best checkpoint, on the device of the training.
+        refusal: what refuses unfit images, None where it had too few to fit that.
     """
 
     record: Run
     config: Config
     datamodule: CardiomegalyDataModule
     predictor: Predictor
+    refusal: Refusal | None
 
 
 def train(config: Config, folder: Path) -> TrainedRun | None:
@@ -111,6 +116,10 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         datamodule.use_features({})  # tested as it is used: from images, in float32
         predictor = Predictor.from_checkpoint(folder / CHECKPOINT, device, trust=config.trusted)
         predictions = predict(datamodule, predictor, config.trainer.progress_bar)
+        refusal = fit_refusal(datamodule, predictor, config.seed)
+        if refusal is not None:
+            with replacing(folder / REFUSAL) as file:
+                file.write(refusal.to_bytes())
     metrics = part_metrics(predictions, config.threshold)
     metrics["meta"] = {
         **describe(config, datamodule, weights, predictor.classifier),
@@ -121,7 +130,7 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         "precision": precision,
     }
     record = write_results(folder, asdict(config), predictions, metrics)
-    return TrainedRun(record, config, datamodule, predictor)
+    return TrainedRun(record, config, datamodule, predictor, refusal)
 
 
 def build_datamodule(config: Config) -> CardiomegalyDataModule:

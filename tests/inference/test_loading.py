@@ -26,7 +26,7 @@ def raw_of(table: pd.DataFrame) -> pd.Series:
 
 
 def test_the_contract() -> None:
-    options = ["source", "device", "trust", "flips", "threshold"]
+    options = ["source", "device", "trust", "flips", "threshold", "refuse"]
     assert list(inspect.signature(cardiomegaly.load).parameters) == options
     assert Row._fields == (
         "image", "probability", "probability_raw", "threshold", "decision", "refused", "reason",

@@ -1,0 +1,42 @@
+"""Ranks, orientations and distances by hand; what is kept comes back; rubbish is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cardiomegaly import UserError
+from cardiomegaly.model.refusal import ORIENTATIONS, distances, of_bytes, to_ranks, unit
+
+
+def test_ranks_do_not_depend_on_exposure() -> None:
+    grids = np.random.default_rng(0).uniform(0, 1, (3, 32, 32)).astype(np.float32)
+    ranks = to_ranks(grids)
+    np.testing.assert_allclose(ranks, to_ranks(200 * grids**2 + 5))
+    np.testing.assert_allclose(ranks, -to_ranks(1 - grids), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(ranks, axis=1), 1, rtol=1e-5)
+
+
+def test_orientations_are_the_eight_of_a_square() -> None:
+    image = np.arange(1024).reshape(32, 32)
+    turned = {image.ravel()[places].tobytes() for places in ORIENTATIONS}
+    expected = [np.rot90(m, k) for m in (image, image[:, ::-1]) for k in range(4)]
+    assert turned == {np.ascontiguousarray(one).tobytes() for one in expected} and len(turned) == 8
+    np.testing.assert_array_equal(ORIENTATIONS[0], image.ravel())
+
+
+def test_the_fifth_neighbour_counts() -> None:
+    rng = np.random.default_rng(1)
+    features, given = rng.normal(size=(20, 6)), rng.normal(size=(3, 6))
+    known = unit(features.astype(np.float32))
+    every = np.linalg.norm(unit(given.astype(np.float32))[:, None] - known[None], axis=2)
+    found = distances(given.astype(np.float32), known)
+    np.testing.assert_allclose(found, np.sort(every, axis=1)[:, 4], atol=1e-5)
+    few = distances(given.astype(np.float32), known[:2])
+    np.testing.assert_allclose(few, every[:, :2].max(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04cut"])
+def test_rubbish_is_named(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"^here holds no readable statistics .* refuse=false$"):
+        of_bytes(data, "here")
