@@ -241,6 +241,7 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     for fold in range(3):
         folder = make_run(
             tmp_path / "sweep" / str(fold), seed=1, signal=1.5 + fold / 4, fold=fold,
+            n_train=400 + fold,
             overrides=[f"split.fold={fold}", "split.folds=3"],
         )  # fmt: skip
         config = {"backbone": {"name": "mobilenetv1"}, "split": {"folds": 3, "fold": fold}}
