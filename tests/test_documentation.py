@@ -176,9 +176,9 @@ def mine(tmp_path: Path, phantom_root: Path) -> Path:
 
 
 def test_a_folder_of_pngs_is_read(mine: Path, phantom_root: Path) -> None:
-    own = load_labelled_images(read_data("nih", {"root": str(mine / "mine")})).table.set_index(
-        "image"
-    )["target"]
+    columns = {"image": "file", "target": "heart", "patient_id": "person"}
+    table = {"root": str(mine / "mine"), "columns": columns, "positive": "enlarged"}
+    own = load_labelled_images(read_data("table", table)).table.set_index("image")["target"]
     given = load_labelled_images(read_data("nih", {"root": str(phantom_root)})).table.set_index(
         "image"
     )["target"]

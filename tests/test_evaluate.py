@@ -339,7 +339,7 @@ def test_a_run_whose_data_are_gone_is_evaluated_as_far_as_it_goes(
         ("predictions.csv", "image,patient_id", "is missing or not the file that the run wrote"),
         ("split.csv", "image,patient_id", "is missing or not the file that the run wrote"),
         ("metrics.json", '{"val": ', "metrics.json is damaged"),
-        ("history.csv", "", "history.csv is damaged"),
+        ("history.csv", "", "is missing or not the file that the run wrote"),
     ],
 )
 def test_damaged_records_are_one_line_that_names_the_file(

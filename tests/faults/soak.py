@@ -1,6 +1,6 @@
 """Kill short trainings at random moments, go on with each, and compare with an undisturbed one.
 
-`python -m tests.faults.soak runs=200` takes half an hour on 2 cores and exits with 1 if a single
+`python -m tests.faults.soak runs=200` takes an hour on 2 cores and exits with 1 if a single
 prediction differs or a resumed run fails. What differs is kept below `folder`.
 """
 
