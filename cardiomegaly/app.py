@@ -57,7 +57,8 @@ def act(options: Options) -> None:
         generate_phantom(root, images=EXAMPLES, size=256, seed=7)
         examples = sorted((root / "images").iterdir())
         web.build(detector, examples).launch(
-            server_name=options.host, server_port=options.port or None, inbrowser=False, share=False,
+            server_name=options.host, server_port=options.port or None, inbrowser=False,
+            share=False,
             max_file_size=f"{web.UPLOAD_MB}mb", allowed_paths=[str(root)], show_error=True,
             footer_links=[], enable_monitoring=False, theme=web.theme(), ssr_mode=False,
         )  # fmt: skip

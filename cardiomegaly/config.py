@@ -148,13 +148,30 @@ class CohortConfig:
 
 @dataclass
 class SplitConfig:
-    """How the cohort is split; see `data.split.split_cohort`."""
+    """How the cohort is split; see `data.split.split_cohort`.
+
+    Attributes:
+        name: of the choice in `conf/split`.
+        fractions: of train, val and test.
+        file: a table of images and parts to use instead.
+        files: with split=file, a list of images by part.
+        folds: of cross-validation by patient; null for none.
+        fold: which of them is the test part, from 0.
+    """
 
     name: str
     fractions: list[float]
     file: str | None
+    files: dict[str, str | None]
+    folds: int | None
+    fold: int
 
     def __post_init__(self) -> None:
+        if self.folds is not None:
+            _require(self.folds >= 2, "split.folds", "must be null or at least 2", self.folds)
+            _require(self.name == "patient", "split.folds", "needs split=patient", self.name)
+            inside = 0 <= self.fold < self.folds
+            _require(inside, "split.fold", f"must lie in 0 to {self.folds - 1}", self.fold)
         shares = self.fractions
         _require(
             len(shares) == 3 and min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6),

@@ -55,7 +55,7 @@ def act(options: Options, of_data: list[str]) -> None:
     from cardiomegaly.reports.evaluation_inputs import inputs_of_csv, inputs_of_runs, name_runs
     from cardiomegaly.reports.evaluation_page import write_evaluation
     from cardiomegaly.reports.localise import localise
-    from cardiomegaly.reports.run_description import data_root, label_file
+    from cardiomegaly.reports.run_description import data_config, data_root, label_file
     from cardiomegaly.training.record import read_run
 
     runs = name_runs([read_run(folder) for folder in folders])
@@ -63,7 +63,8 @@ def act(options: Options, of_data: list[str]) -> None:
     if runs:
         first = next(iter(runs.values()))
         labels, root = labels or label_file(first), root or data_root(first)
-    images = None if root is None else ImageFolder(root)
+    fit = data_config(first).fit if runs else "stretch"
+    images = None if root is None else ImageFolder(root, fit)
     if options.predictions is not None and labels is not None:
         columns = options.image_column, options.probability_column
         inputs = inputs_of_csv(options.predictions, labels, *columns)

@@ -147,6 +147,8 @@ class CardiomegalyDataModule(LightningDataModule):
     def _assign(self, cohort: pd.DataFrame) -> pd.Series:
         if self.split.file is not None:
             return split.read_split(Path(self.split.file), cohort)
+        if self.split.name == "file":
+            return split.read_lists(self.split.files, cohort)
         if self.split.name == "official" and self.data.official is not None:
             path = find_file(Path(self.data.root), self.data.official)
             return split.read_split(path, cohort, self.data.columns["image"])
@@ -155,6 +157,9 @@ class CardiomegalyDataModule(LightningDataModule):
                 f"split={self.split.name}: {self.labelled.label_file} names no patients "
                 "(data.columns.patient_id); say data.patient=image if each image is another person"
             )
+        if self.split.folds is not None:
+            folds, fold = self.split.folds, self.split.fold
+            return split.fold_cohort(cohort, folds, fold, self.split.fractions, self.seed)
         parts = split.split_cohort(
             cohort, self.split.name, self.split.fractions, self.seed, Path(self.data.root)
         )

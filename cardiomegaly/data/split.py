@@ -7,7 +7,8 @@ stands in one part alone, except where `split=image` repeats what the Keras stud
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,48 @@ def read_split(path: Path, cohort: pd.DataFrame, column: str = "image") -> pd.Se
     return parts
 
 
+def read_lists(files: Mapping[str, str | None], cohort: pd.DataFrame) -> pd.Series:
+    """Take the parts from a list of images each; images in no list get a NaN.
+
+    Args:
+        files: by part; the first word of each line is an image, with or without folders.
+        cohort: column image.
+
+    Raises:
+        UserError: no such file, a list of none of the images, or an image in two lists.
+    """
+    parts = pd.Series(pd.NA, cohort.index, dtype="object")
+    for part, file in files.items():
+        if file is None or not Path(file).is_file():
+            raise UserError(f"split.files.{part}: {file} does not exist; name a list of images")
+        path = Path(file)
+        names = {re.split(r"[\s,]", line, maxsplit=1)[0] for line in path.read_text().splitlines()}
+        inside = cohort["image"].isin(names | {name.rpartition("/")[2] for name in names})
+        if not inside.any():
+            raise UserError(f"split.files.{part}: {path} lists none of the {len(cohort):,} images")
+        twice = cohort["image"][inside & parts.notna()]
+        if len(twice):
+            raise UserError(f"split.files.{part}: {twice.iloc[0]!r} is in another list as well")
+        parts[inside] = part
+    return parts
+
+
+def fold_cohort(
+    cohort: pd.DataFrame, folds: int, fold: int, fractions: Sequence[float], seed: int
+) -> pd.Series:
+    """Test one of several folds of patients, which are alike in prevalence and sex.
+
+    Args:
+        cohort: as in `split_cohort`.
+        folds: how many; their test parts hold every image once.
+        fold: which of them is the test part, from 0.
+        fractions: of train, val and test; of these, only train : val matters.
+        seed: of the draw.
+    """
+    fold_of = _by_patient(cohort, [1 / folds] * folds, seed, range(folds))
+    return _val_from_rest(cohort, fold_of == fold, fractions, seed)
+
+
 def shared_patients(split: pd.DataFrame) -> int:
     """Count the patients who stand in more than one part (columns patient_id, split)."""
     return int(split.drop_duplicates(["patient_id", "split"])["patient_id"].duplicated().sum())
@@ -178,7 +221,12 @@ def split_hash(split: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _by_patient(cohort: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
+def _by_patient(
+    cohort: pd.DataFrame,
+    fractions: Sequence[float],
+    seed: int,
+    names: Sequence[Hashable] = PARTS,
+) -> pd.Series:
     """Deal patients out like cards, within strata of sex and of ever having been positive.
 
     A stratum is sorted so that like patients follow each other (ties at random), and each patient
@@ -195,15 +243,15 @@ def _by_patient(cohort: pd.DataFrame, fractions: Sequence[float], seed: int) -> 
     patients["tie"] = rng.permutation(len(patients))
     patients = patients.sort_values(["positives", "images", "tie"])
     share = np.asarray(fractions)
-    part_of: dict[int, str] = {}
+    part_of: dict[Hashable, Hashable] = {}
     for (positive, _), stratum in patients.groupby([patients["positives"] > 0, "sex"]):
         sizes = stratum["positives" if positive else "images"]
-        lag = rng.uniform(0, 1, len(PARTS)) * share  # where to begin is random as well
+        lag = rng.uniform(0, 1, len(share)) * share  # where to begin is random as well
         for patient, size in zip(stratum.index.tolist(), sizes.tolist(), strict=True):
             lag += share * size
             part = int(np.argmax(np.where(share > 0, lag, -np.inf)))
             lag[part] -= size
-            part_of[patient] = PARTS[part]
+            part_of[patient] = names[part]
     return cohort["patient_id"].map(part_of)
 
 
@@ -223,11 +271,18 @@ def _official(cohort: pd.DataFrame, fractions: Sequence[float], seed: int, root:
             f"split=official: {int(source.isna().sum()):,} images are in neither list, first "
             f"{cohort['image'][source.isna()].iloc[0]!r}"
         )
+    return _val_from_rest(cohort, source != OFFICIAL_LISTS[0], fractions, seed)
+
+
+def _val_from_rest(
+    cohort: pd.DataFrame, tested: pd.Series, fractions: Sequence[float], seed: int
+) -> pd.Series:
+    """Split what is not tested into train and val, by patient."""
     parts = pd.Series("test", index=cohort.index)
-    rest = source == OFFICIAL_LISTS[0]
+    rest = ~tested
     train, val, _ = fractions
     if train + val <= 0:
-        raise UserError("split.fractions: train and val must not both be 0 with split=official")
+        raise UserError("split.fractions: train and val must not both be 0 where test is given")
     within = (train / (train + val), val / (train + val), 0.0)
     parts[rest] = _by_patient(cohort[rest], within, seed)
     return parts

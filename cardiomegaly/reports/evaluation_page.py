@@ -17,7 +17,7 @@ from cardiomegaly.evaluation.metrics import ranking
 from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports import evaluation_plots as plot
 from cardiomegaly.reports.evaluation_inputs import Inputs
-from cardiomegaly.reports.localise import Localisation
+from cardiomegaly.reports.localise import HEART, Localisation
 from cardiomegaly.reports.markdown import METRICS, RANKING, THRESHOLDED, column
 from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import plot_forest, plot_ranking
@@ -52,6 +52,7 @@ def write_evaluation(
     }
     values = sizes | {
         "METRICS": METRICS,
+        "HEART": HEART,
         "inputs": inputs,
         "assessment": assessment,
         "settings": settings,

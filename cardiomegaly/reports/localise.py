@@ -19,7 +19,7 @@ from cardiomegaly.evaluation.localisation import score_boxes, score_maps, summar
 from cardiomegaly.training.record import Run
 
 BOX_LIST = "BBox_List_2017.csv"
-FINDING = "Cardiomegaly"
+HEART = "Cardiomegaly"
 ATTENTION, GRADCAM = "attention", "Grad-CAM"
 TRAINED, HELD_OUT = "training", "held out"
 PART_NAMES = {"val": HELD_OUT, "test": HELD_OUT, "train": TRAINED}
@@ -84,6 +84,9 @@ def localise(
         UserError: a list that is missing or not one, or boxed images without a given box.
     """
     result = Localisation()
+    others = {run.meta.get("finding", HEART) for run in runs.values()} - {HEART}
+    if others:
+        return Localisation(notes=[f"heart boxes say nothing of {', '.join(others)}"])
     if boxes is None and folder is not None:
         boxes = next(iter(sorted(folder.root.rglob(BOX_LIST))), None)
     if boxes is None:
@@ -129,7 +132,7 @@ def localise(
 def boxed_hearts(images: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Images that have a heart box in a list: their columns, with x, y, width, height."""
     boxes = read_boxes(path)
-    boxes = boxes[boxes["finding"] == FINDING].drop_duplicates("image")
+    boxes = boxes[boxes["finding"] == HEART].drop_duplicates("image")
     return boxes.merge(images.replace({"part": PART_NAMES}), on="image")
 
 

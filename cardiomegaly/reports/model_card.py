@@ -38,7 +38,7 @@ def write_card(run: Run, refusal: Refusal | None, path: Path) -> None:
         rows, groups = assessment.thresholds, assessment.subgroups.table
         rows = rows[(rows["rule"] == FIXED) & rows["metric"].isin(METRICS)]
         values["figures"] = rows.assign(metric=rows["metric"].map(METRICS))
-        if len(groups):  # none where nothing is known of the patients
+        if len(groups):
             groups = groups.assign(name=groups["dimension"] + ": " + groups["group"])
         values["groups"] = groups
     write_text(path, TEMPLATES.get_template("model_card.md").render(values))

@@ -11,13 +11,13 @@ import pandas as pd
 from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.settings import Settings
-from cardiomegaly.reports.localise import Localisation, localise
+from cardiomegaly.reports.localise import HEART, Localisation, localise
 from cardiomegaly.reports.markdown import METRICS, cell, column
 from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import COLOURS, plot_epochs, plot_forest, plot_ranking
 from cardiomegaly.reports.published import BACKBONES, DIFFERENCES, study_figure
-from cardiomegaly.reports.run_description import data_root, kinds_of, read_split
-from cardiomegaly.reports.sweep_runs import Sweep, label_of, read_sweep
+from cardiomegaly.reports.run_description import data_config, data_root, kinds_of, read_split
+from cardiomegaly.reports.sweep_runs import Sweep, label_of, pooled_folds, read_sweep
 from cardiomegaly.training.files import write_csv
 from cardiomegaly.training.record import Run
 
@@ -64,7 +64,9 @@ def report_sweep(
             "n_images": len(best.part("test")),
             "n_patients": best.part("test")["patient_id"].nunique(),
             "localisation": locate(best, device),
-            "published": study_figure(row["backbone"], row["balance"], "f1_weighted", "headline"),
+            "published": None
+            if best.meta.get("finding", HEART) != HEART
+            else study_figure(row["backbone"], row["balance"], "f1_weighted", "headline"),
             "kinds": kinds_of(sweep.runs),
         }
     if sweep.runs:
@@ -74,13 +76,17 @@ def report_sweep(
         runs[["parameters", "parameters_trainable"]] /= 1e6
         for name in ("split_hash", "label_file_sha256"):
             runs[name] = runs[name].str[:HASH_LENGTH]
+    metrics = {title: _spec(name) for name, title in SHORT_METRICS.items()}
     values |= {
         "sweep": sweep,
+        "HEART": HEART,
+        "finding": best.meta.get("finding", HEART) if best else HEART,
         "runs": runs,
         "study": study_table(sweep),
         "seeds": seed_table(runs) if sweep.runs else runs,
-        "metrics": {title: _spec(name) for name, title in SHORT_METRICS.items()}
-        | {"weights": "weights"},
+        "folds": pooled_folds(sweep),
+        "metrics": metrics | {"weights": "weights"},
+        "fold_metrics": {"seed": "seed", "folds": "folds", "images": "n"} | metrics,
         "differences": DIFFERENCES,
         "now": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
     }
@@ -100,7 +106,7 @@ def locate(run: Run, device: str) -> Localisation:
         images = read_split(run)
         return localise(
             images[images["part"] != "train"], {run.name: run},
-            None if root is None else ImageFolder(root),
+            None if root is None else ImageFolder(root, data_config(run).fit),
             gradcam=False, fraction=Settings().fraction, device=device,
         )  # fmt: skip
     except UserError as error:
@@ -108,7 +114,7 @@ def locate(run: Run, device: str) -> Localisation:
 
 
 def seed_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and SD (n - 1) of runs that differ by the seed only, a row a configuration."""
+    """Mean and SD (n - 1) of runs that differ by seed or fold only, a row a configuration."""
     groups = runs.groupby("configuration", sort=False)
     table = pd.DataFrame({"runs": groups.size()})
     for name, title in SHORT_METRICS.items():

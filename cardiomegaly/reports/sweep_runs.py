@@ -25,6 +25,7 @@ VARIABLES = (
     "backbone", "balance", "head", "weights", "trainable", "features", "data", "cohort", "split",
     "seed",
 )  # fmt: skip
+REPEATS = ("seed", "split.fold")  # runs that differ by these are of one configuration
 NAMES = {"backbone.trainable": "trainable", "backbone.weights": "weights"}
 # Overrides that say where and how a run is computed, not what.
 NO_SETTING = ("resume", "experiment", "logger", "data.workers", "data.cache", "trainer.devices")
@@ -46,7 +47,7 @@ class Sweep:
     """What is known of a sweep at this moment.
 
     `table` has a row a finished run, in the order of `runs`: run, label, configuration (the label
-    without the seed), rest (without backbone, balance and seed), smoke (why it is a smoke run, or
+    without seed and fold), rest (without backbone and balance too), smoke (why it is one, or
     empty), VARIABLES, `<metric>`, `<metric>_low`, `<metric>_high` on the test part, NUMBERS and
     TEXTS as recorded. `jobs` lists what is not finished: job, status, settings, message.
     """
@@ -98,13 +99,42 @@ def read_sweep(folder: Path | str, ledger: pd.DataFrame | None) -> Sweep:
     return Sweep(Path(folder), runs, variables, table, jobs)
 
 
+def pooled_folds(sweep: Sweep) -> pd.DataFrame:
+    """Figures of the folds of cross-validation together: a row a configuration and seed.
+
+    Every image is tested once, by the run that has not seen its patient, so the intervals are those
+    of the whole cohort. Configurations without folds, or whose folds are not all there, are left
+    out.
+    """
+    rows = []
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run, row in zip(sweep.runs, sweep.table.to_dict("records"), strict=True):
+        if run.meta.get("fold") is not None:
+            groups.setdefault((row["configuration"], row["seed"]), []).append(run)
+    for (configuration, seed), runs in groups.items():
+        if {run.meta["fold"] for run in runs} != set(range(runs[0].config["split"]["folds"])):
+            continue
+        test = pd.concat([run.part("test") for run in runs], ignore_index=True)
+        estimates = metric_intervals(test["target"], test["probability"], test["patient_id"])
+        known: dict[str, Any] = {
+            "configuration": configuration,
+            "seed": seed,
+            "folds": len(runs),
+            "n": len(test),
+        }
+        for name, estimate in estimates.items():
+            known |= estimate.columns(name)
+        rows.append(known)
+    return pd.DataFrame(rows)
+
+
 def distinguishing(runs: Sequence[Run]) -> list[str]:
     """Name the settings that differ between runs; backbone and balance where none does."""
     named = dict.fromkeys(key for run in runs for key in _overrides(run))
     others = [key for key in named if NAMES.get(key, key) not in (*VARIABLES, *NO_SETTING)]
     settings = [*VARIABLES[:-1], *others, "seed"]
     differing = [key for key in settings if len({str(setting(run, key)) for run in runs}) > 1]
-    return differing if set(differing) - {"seed"} else ["backbone", "balance", *differing]
+    return differing if set(differing) - set(REPEATS) else ["backbone", "balance", *differing]
 
 
 def setting(run: Run, key: str) -> Any:
@@ -141,7 +171,7 @@ def _overrides(run: Run) -> dict[str, str]:
 
 def _row(run: Run, variables: list[str]) -> dict[str, Any]:
     settings = {key: setting(run, key) for key in variables}
-    labels = {"label": (), "configuration": ("seed",), "rest": ("seed", "backbone", "balance")}
+    labels = {"label": (), "configuration": REPEATS, "rest": (*REPEATS, "backbone", "balance")}
     row: dict[str, Any] = {
         name: label_of({key: settings[key] for key in variables if key not in left_out})
         for name, left_out in labels.items()

@@ -41,6 +41,7 @@ def describe(
         "image_size": config.backbone.image_size,
         "cohort": config.cohort.name,
         "split": config.split.name,
+        "fold": None if config.split.folds is None else config.split.fold,
         "threshold": config.threshold,
         **_data(config, datamodule),
         "weights": {name: getattr(weights, name) for name in ("name", "source", "sha256")},

@@ -187,3 +187,43 @@ def test_images_of_no_known_view_stay_and_of_no_known_sex_are_not_drawn(
     assert drawn.loc[drawn["target"] == 0, "sex"].notna().all()
     parts = split.split_cohort(table, "patient", FRACTIONS, 0)
     assert parts.notna().all()
+
+
+def test_folds_test_every_image_once(labels: pd.DataFrame) -> None:
+    tested = pd.Series(0, labels.index)
+    for fold in range(5):
+        parts = split.fold_cohort(labels, 5, fold, FRACTIONS, seed=3)
+        table = labels.assign(split=parts)
+        split.check_split(table, leaks_allowed=False)
+        test = parts == "test"
+        tested += test
+        assert test.mean() == pytest.approx(0.2, abs=0.01)
+        prevalence = labels["target"][test].mean()
+        assert prevalence == pytest.approx(labels["target"].mean(), rel=0.1)
+        ratio = (parts == "val").sum() / (parts == "train").sum()
+        assert ratio == pytest.approx(0.1, abs=0.01)
+    assert (tested == 1).all()
+
+
+def test_lists_of_another_repository(tmp_path: Path, labels: pd.DataFrame) -> None:
+    image = labels["image"]
+    (tmp_path / "train.txt").write_text(
+        "\n".join(f"images_001/{name} 0 1 0" for name in image[:90])
+    )
+    (tmp_path / "val.csv").write_text(
+        "Image,label\n" + "\n".join(f"{name},1" for name in image[90:99])
+    )
+    (tmp_path / "test.txt").write_text("\n".join(image[99:120]))
+    files = {part.stem: str(part) for part in tmp_path.iterdir()}
+    parts = split.read_lists(files, labels)
+    assert parts.value_counts().to_dict() == {"train": 90, "test": 21, "val": 9}
+    assert parts.isna().sum() == len(labels) - 120
+    for text, message in (
+        ("else.png", "lists none of the 12,000 images"),
+        (image[0], "'00000000.png' is in another list as well"),
+    ):
+        (tmp_path / "test.txt").write_text(text)
+        with pytest.raises(UserError, match=rf"split\.files\.test: .*{message}"):
+            split.read_lists({"train": files["train"], "test": files["test"]}, labels)
+    with pytest.raises(UserError, match=r"split\.files\.val: none.txt does not exist"):
+        split.read_lists({"val": "none.txt"}, labels)

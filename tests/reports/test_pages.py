@@ -70,7 +70,7 @@ def write_sweep(folder: Path, **values: Any) -> tuple[str, str]:
     frame = pd.DataFrame({"MobileNetV1": ["0.8"]}, index=["balanced"])
     jobs = pd.DataFrame({"job": ["1"], "status": ["failed"]})
     known = {
-        "best": None, "differences": "D", "now": "today",
+        "best": None, "differences": "D", "now": "today", "finding": "Mass", "HEART": "Mass",
         "sweep": Sweep(folder, [], [], frame, jobs), "study": frame,
     }  # fmt: skip
     write_report("sweep.md", folder / "a.md", folder / "a.html", known | values)

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score, roc
 from cardiomegaly import report
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.reports.sweep_page import report_sweep
-from cardiomegaly.reports.sweep_runs import read_sweep
+from cardiomegaly.reports.sweep_runs import pooled_folds, read_sweep
 from cardiomegaly.sweep.ledger import Entry, write_entry
 from cardiomegaly.training.files import write_json
 from tests.made_runs import OTHER_HASH, configure, make_ledger, make_predictions, make_run
@@ -234,3 +234,32 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert pd.Series([error]).str.contains(message).all()
+
+
+def test_folds_are_pooled(tmp_path: Path) -> None:
+    tests = []
+    for fold in range(3):
+        folder = make_run(
+            tmp_path / "sweep" / str(fold), seed=1, signal=1.5 + fold / 4, fold=fold,
+            n_train=400 + fold,
+            overrides=[f"split.fold={fold}", "split.folds=3"],
+        )  # fmt: skip
+        config = {"backbone": {"name": "mobilenetv1"}, "split": {"folds": 3, "fold": fold}}
+        configure(folder, config)
+        table = make_predictions(1.5 + fold / 4, fold)
+        table["image"] = f"{fold}-" + table["image"]
+        table["patient_id"] += 1000 * fold
+        table.to_csv(folder / "predictions.csv", index=False)
+        tests.append(table.query("split == 'test'"))
+    pooled = pd.concat(tests)
+    row = pooled_folds(read_sweep(tmp_path / "sweep", None)).iloc[0]
+    assert (row["folds"], row["n"]) == (3, len(pooled))
+    assert row["auroc"] == pytest.approx(roc_auc_score(pooled["target"], pooled["probability"]))
+    assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
+    _, text = written(tmp_path / "sweep")
+    assert "## Cross-validation, folds together" in text
+    assert f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})" in text
+    each = [roc_auc_score(test["target"], test["probability"]) for test in tests]
+    assert f"{np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}" in text  # beside mean and spread
+    (tmp_path / "sweep" / "2" / "metrics.json").unlink()
+    assert pooled_folds(read_sweep(tmp_path / "sweep", None)).empty

@@ -42,7 +42,7 @@ def test_seeds_give_mean_and_standard_deviation(tmp_path: Path) -> None:
     expected = f"{weighted.mean():.2f} ± {weighted.std():.2f} (3 runs)"
     assert study_table(sweep).loc["balanced, this sweep", "MobileNetV1"] == expected
     report_sweep(tmp_path, None)
-    assert "Mean and spread over seeds" in (tmp_path / "summary.md").read_text("utf-8")
+    assert "Mean and spread over seeds and folds" in (tmp_path / "summary.md").read_text("utf-8")
     styles = run_styles(sweep.table)
     of_seeds = {styles[f"mobilenetv1, balanced, seed {seed}"] for seed in (1, 2, 3)}
     assert len(of_seeds) == 1 and of_seeds != {styles["mobilenetv1, unbalanced, seed 1"]}
