@@ -55,7 +55,9 @@ def run(
         return 0
     if words[:1] in (["-sc"], ["--shell-completion"]):
         ConfigStore.instance().store(name="options", node=schema)
-        hydra.main(version_base=HYDRA_VERSION, config_path=None, config_name="options")(act)()
+        # Hydra wants a function to run, which it does not call to complete a word.
+        wrap = hydra.main(version_base=HYDRA_VERSION, config_path=None, config_name="options")
+        wrap(lambda _: None)()
         return 0
     try:
         return act(parse(schema, words)) or 0
