@@ -6,7 +6,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint audit sweep bench clean-cache clean
+.PHONY: help setup demo app test test-slow test-all lint audit sweep bench clean-cache clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -22,6 +22,10 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 
 demo: setup ## generate the phantom cohort, train and test on it, say where the pictures are
 	$(BIN)/python -m cardiomegaly.train +experiment=demo $(ARGS)
+
+app: setup ## try the demo's model in the browser; trains it first where there is none
+	@ls outputs/demo/*/MODEL_CARD.md >/dev/null 2>&1 || $(BIN)/python -m cardiomegaly.train +experiment=demo
+	$(BIN)/python -m cardiomegaly.app model=$$(dirname $$(ls -t outputs/demo/*/MODEL_CARD.md | head -1)) $(ARGS)
 
 test: setup ## run the tests, without the slow ones
 	$(PYTEST) -m "not slow" $(ARGS)

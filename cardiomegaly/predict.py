@@ -29,6 +29,9 @@ class Options:
         default=MISSING, metadata={"help": "file, folder or pattern, or [several] of them"}
     )
     output: str = field(default="predictions.csv", metadata={"help": "CSV file to write"})
+    dicom: str | None = field(
+        default=None, metadata={"help": "folder for structured reports and overlays of DICOM files"}
+    )
     flips: bool = field(
         default=False, metadata={"help": "average each image with its mirror image"}
     )
@@ -65,10 +68,14 @@ def act(options: Options) -> None:
         cli.as_list(options.model), device=options.device, trust=cli.as_list(options.trust),
         flips=options.flips, threshold=options.threshold, refuse=options.refuse,
     )  # fmt: skip
-    output = Path(options.output)
+    output, each = Path(options.output), []
+    if options.dicom is not None:
+        from cardiomegaly.inference.structured_report import DicomWriter
+
+        each.append(DicomWriter(detector, Path(options.dicom)).write)
     total, refused = write_table(
         output, detector, files, batch_size=options.batch_size, workers=_workers(options),
-        progress=options.progress_bar and sys.stderr.isatty(),
+        progress=options.progress_bar and sys.stderr.isatty(), each=each,
     )  # fmt: skip
     print(f"{total:,} images, {refused:,} of them refused (column reason): {output}")
 

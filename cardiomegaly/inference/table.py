@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def write_table(
     batch_size: int,
     workers: int,
     progress: bool,
+    each: Sequence[Callable[[Row], None]] = (),
 ) -> tuple[int, int]:
     """Predict files into a CSV with the columns of `Row`.
 
@@ -34,6 +35,7 @@ def write_table(
         files: met twice, once to be counted.
         batch_size, workers: as `load_batches`.
         progress: show a bar.
+        each: called with every row before it is written.
 
     Returns:
         How many images there are, and how many of them were refused.
@@ -50,6 +52,9 @@ def write_table(
         bar = tqdm(total=total, initial=done, unit="image", disable=not progress)
         with bar:
             for rows in detector.predict_batches(left, batch_size, workers):
+                for row in rows:
+                    for act in each:
+                        act(row)
                 writer.writerows(rows)
                 file.flush()
                 refused += sum(row.refused for row in rows)

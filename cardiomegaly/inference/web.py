@@ -1,0 +1,136 @@
+"""The page to try a model on: Gradio, of the extra `serve`.
+
+It needs nothing from outside: no fonts, no analytics. What is uploaded is deleted within a minute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiomegaly import UserError
+from cardiomegaly.inference.detector import Detector
+from cardiomegaly.inference.explanation import Explanation
+from cardiomegaly.inference.inputs import SUFFIXES
+from cardiomegaly.inference.metadata import CLASSES, NOT_CLINICAL
+
+UPLOAD_MB = 32
+KEPT_SECONDS = 60
+VIEW = 512  # pixels of the pictures on the page
+MOST_FILES = 16
+NOTICE = f"## Does this chest X-ray show an enlarged heart?\n**{NOT_CLINICAL.capitalize()}.**"
+
+Picture = NDArray[np.uint8]
+
+
+def build(detector: Detector, examples: list[Path]) -> Any:
+    """The page of a detector, as Gradio's blocks; `/predict` is its API.
+
+    Args:
+        detector: of one model or several.
+        examples: images to click.
+
+    Raises:
+        UserError: Gradio is not installed.
+    """
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise UserError(
+            "app: Gradio is not installed; say pip install 'cardiomegaly[serve]'"
+        ) from error
+
+    def predict(
+        files: list[str], threshold: float, opacity: float
+    ) -> tuple[list[tuple[Picture, str]], str]:
+        """Pictures with captions, and what is said of each file, in Markdown."""
+        if not files:
+            raise gr.Error("choose a PNG, JPEG or DICOM file", print_exception=False)
+        if len(files) > MOST_FILES:
+            raise gr.Error(f"at most {MOST_FILES} files at once", print_exception=False)
+        pictures: list[tuple[Picture, str]] = []
+        said = []
+        for file in files:
+            try:
+                explanation = detector.explain(file)
+            except UserError as mistake:
+                reason = str(mistake).replace(file, Path(file).name)
+                said.append(f"**{Path(file).name}**: refused, {reason.removeprefix('input: ')}")
+                continue
+            said.append(in_words(explanation, threshold))
+            pictures += overlays(explanation, opacity)
+        return pictures, "\n\n".join(said)
+
+    about = detector.models[0].metadata
+    with gr.Blocks(
+        title="cardiomegaly", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
+    ) as page:
+        gr.Markdown(NOTICE)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                files = gr.File(
+                    label="Images", file_count="multiple", file_types=list(SUFFIXES), height=160
+                )
+                threshold = gr.Slider(
+                    0, 1, round(detector.threshold, 3), step=0.001, label="Threshold"
+                )
+                opacity = gr.Slider(0, 1, 0.45, step=0.05, label="Opacity of the maps")
+                if examples:
+                    gr.Examples([[[str(path)]] for path in examples], files, label="Phantoms")
+            with gr.Column(scale=2, min_width=280):
+                text = gr.Markdown(elem_id="result")
+                gallery = gr.Gallery(label="Maps", columns=3, object_fit="contain", format="png")
+        with gr.Accordion("Model", open=False):
+            gr.Markdown(
+                f"{about.name}, sha256 `{about.sha256[:16]}`, trained on {about.training}; "
+                f"{about.image_size} pixels; licence {about.licence}. {NOT_CLINICAL.capitalize()}."
+            )
+        given = [files, threshold, opacity]
+        files.change(predict, given, [gallery, text], api_name="predict", show_progress="minimal")
+        for slider in (threshold, opacity):
+            slider.release(predict, given, [gallery, text], api_visibility="private")
+    return page
+
+
+def theme() -> Any:
+    """Gradio's plainest, in the browser's own fonts: others would be fetched."""
+    import gradio as gr
+
+    return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+
+
+def in_words(explanation: Explanation, threshold: float) -> str:
+    """What is said of an image: refusal with its reason, or probability, decision and size."""
+    row, name = explanation.row, Path(explanation.row.image).name
+    if row.probability is None:
+        return f"**{name}**: refused, {row.reason}"
+    decision = CLASSES[int(row.probability >= threshold)]
+    remark = f" {row.reason}." if row.reason else ""
+    return (
+        f"**{name}**: {decision} (probability {row.probability:.3f}, threshold {threshold:.3f}). "
+        f"Of 100 images that it gives this probability, about {row.probability * 100:.0f} are "
+        f"labelled with an enlarged heart, where they are like those it was calibrated on.{remark}"
+    )
+
+
+def overlays(explanation: Explanation, opacity: float) -> list[tuple[Picture, str]]:
+    """The image, and each map over it, with captions."""
+    grey = cv2.resize(explanation.pixels, (VIEW, VIEW), interpolation=cv2.INTER_LINEAR)
+    image = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+    name = Path(explanation.row.image).name
+    pictures = [(image, name)]
+    for title, saliency in explanation.maps.items():
+        low, high = float(saliency.min()), float(saliency.max())
+        if title == "contribution":  # signed: nothing added is in the middle
+            high = max(abs(low), abs(high))
+            low = -high
+        scaled = (255 * (saliency - low) / max(high - low, 1e-9)).astype(np.uint8)
+        large = cv2.resize(scaled, (VIEW, VIEW), interpolation=cv2.INTER_LINEAR)
+        colours = cv2.cvtColor(cv2.applyColorMap(large, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+        mixed = cv2.addWeighted(colours, opacity, image, 1 - opacity, 0)
+        pictures.append((np.asarray(mixed, np.uint8), f"{title}, {low:.2g} to {high:.2g}: {name}"))
+    return pictures
