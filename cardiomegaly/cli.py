@@ -54,13 +54,22 @@ def run(
         print(_help(schema, description or ""))
         return 0
     if words[:1] in (["-sc"], ["--shell-completion"]):
-        ConfigStore.instance().store(name="options", node=schema)
-        hydra.main(version_base=HYDRA_VERSION, config_path=None, config_name="options")(act)()
+        complete(schema)
         return 0
     try:
         return act(parse(schema, words)) or 0
     except UserError as mistake:
         return refuse(mistake)
+
+
+def complete(schema: type[Any]) -> None:
+    """Complete the word that the shell asks for; Hydra wants a function, which it does not call."""
+
+    def task(_: DictConfig) -> None: ...
+
+    task.__module__ = "__main__"  # or the folders beside a command's module were its choices
+    ConfigStore.instance().store(name="options", node=schema)
+    hydra.main(version_base=HYDRA_VERSION, config_path=None, config_name="options")(task)()
 
 
 def refuse(mistake: Exception) -> int:

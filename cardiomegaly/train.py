@@ -149,7 +149,9 @@ def leave_nothing(folder: Path) -> None:
     begun = {path.name for path in folder.iterdir()} - FIRST_FILES
     if begun or is_locked(folder / resume.LOCK):  # perhaps by another process
         return
-    logging.shutdown()  # or the log could not be removed everywhere
+    for handler in logging.getLogger().handlers:  # or the log could not be removed everywhere
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
     shutil.rmtree(folder)
     with suppress(OSError):  # not empty
         for parent in folder.parents:

@@ -35,6 +35,14 @@ def pytest_configure() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture(autouse=True)
+def _deaf_pipes() -> Iterator[None]:
+    """Undo what `--help` changes in its process, so that a closed pipe does not end the tests."""
+    yield
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
 @pytest.fixture(scope="session")
 def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small phantom cohort in NIH's layout."""

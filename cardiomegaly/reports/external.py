@@ -79,9 +79,7 @@ def predict_cohort(run: Run, images: pd.DataFrame, fit: str, device: str) -> pd.
     # Networks and their libraries take seconds and most of a GiB: only where they are needed.
     from cardiomegaly.model.predictor import Predictor, choose_device
 
-    predictor = Predictor.from_checkpoint(
-        run.checkpoint, choose_device(device), run.meta.get("precision", "32-true")
-    )
+    predictor = Predictor.from_checkpoint(run.checkpoint, choose_device(device))
     readable: list[int] = []
     logits, probability = [], []
     for start in range(0, len(images), BATCH):
