@@ -104,6 +104,27 @@ def fit_image(image: Pixels, size: int, fit: str) -> Pixels:
     return padded
 
 
+def fit_box(
+    box: Sequence[float], height: int, width: int, size: int, fit: str
+) -> tuple[float, float, float, float]:
+    """Where a box of an image lies after `fit_image`, cut off at the border.
+
+    Args:
+        box: x, y (upper left corner), width, height in pixels of the image.
+        height, width: of the image.
+        size, fit: as in `fit_image`.
+    """
+    side = {"pad": max(height, width), "crop": min(height, width)}.get(fit)
+    edges = []
+    for start, extent, length in ((box[0], box[2], width), (box[1], box[3], height)):
+        scale = size / (side or length)
+        margin = (size - length * scale) / 2
+        ends = (margin + start * scale, margin + (start + extent) * scale)
+        edges.append([min(max(end, 0.0), size) for end in ends])
+    (left, right), (top, bottom) = edges
+    return left, top, right - left, bottom - top
+
+
 def decode_image(path: str | Path, size: int, fit: str) -> Pixels:
     """Decode a file to (size, size) `uint8`, grey; see `read_image` and `fit_image`."""
     return fit_image(read_image(path), size, fit)

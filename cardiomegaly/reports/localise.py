@@ -13,12 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cardiomegaly import UserError
-from cardiomegaly.data.boxes import NUMBERS, read_boxes
+from cardiomegaly.data.boxes import NUMBERS, find_boxes, read_boxes
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.localisation import score_boxes, score_maps, summarise
 from cardiomegaly.training.record import Run
 
-BOX_LIST = "BBox_List_2017.csv"
 HEART = "Cardiomegaly"
 ATTENTION, GRADCAM = "attention", "Grad-CAM"
 TRAINED, HELD_OUT = "training", "held out"
@@ -74,7 +73,7 @@ def localise(
         images: image, patient_id and part of what the models may have seen.
         runs: by name, those whose maps are judged.
         folder: where the images are, None where they are not at hand.
-        boxes: NIH's list; None for the one among the images.
+        boxes: NIH's list or VinDr's table; None for the one among the images.
         given_boxes: a list like NIH's, whose boxes are judged as well.
         gradcam: judge Grad-CAM too; None where its package is installed.
         fraction: of a map's range, above which its box lies.
@@ -88,11 +87,11 @@ def localise(
     if others:
         return Localisation(notes=[f"heart boxes say nothing of {', '.join(others)}"])
     if boxes is None and folder is not None:
-        boxes = next(iter(sorted(folder.root.rglob(BOX_LIST))), None)
+        boxes = find_boxes(folder.root)
     if boxes is None:
         result.notes.append("no list of boxes is at hand (boxes=FILE)")
         return result
-    hearts = boxed_hearts(images, boxes)
+    hearts = boxed_hearts(images, boxes, folder)
     if hearts.empty:
         result.notes.append("no image of these predictions has a heart box")
     elif runs and folder is not None:
@@ -129,9 +128,11 @@ def localise(
     return result
 
 
-def boxed_hearts(images: pd.DataFrame, path: Path) -> pd.DataFrame:
+def boxed_hearts(
+    images: pd.DataFrame, path: Path, folder: ImageFolder | None = None
+) -> pd.DataFrame:
     """Images that have a heart box in a list: their columns, with x, y, width, height."""
-    boxes = read_boxes(path)
+    boxes = read_boxes(path, folder)
     boxes = boxes[boxes["finding"] == HEART].drop_duplicates("image")
     return boxes.merge(images.replace({"part": PART_NAMES}), on="image")
 

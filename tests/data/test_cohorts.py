@@ -41,6 +41,11 @@ def test_trained_and_tested_as_nih_is(
     predictions = pd.read_csv(folder / "predictions.csv")
     for column in ("sex", "age", "view_position"):
         assert predictions[column].isna().all() == (column in theirs["meta"]["not_in_label_file"])
+    if name == "vindr":  # whose table holds boxes
+        assert evaluate.main([f"run={folder}", "minimum=2", "gradcam=false"]) == 0
+        judged = pd.read_csv(folder / "evaluation" / "localisation_images.csv")
+        positive = predictions.loc[predictions["target"] == 1, "image"]
+        assert set(positive) <= set(judged["image"])
 
 
 def metrics(folder: Path) -> dict[str, Any]:
