@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import absl.logging
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -31,6 +32,9 @@ def pytest_configure() -> None:
     A shell starts what it runs in the background deaf to Ctrl-C, and so would the tests be.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # absl, which Keras imports, closes its stream where logging is configured anew, as Hydra does,
+    # and would take the one that pytest captures into.
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
