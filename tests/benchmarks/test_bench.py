@@ -162,6 +162,7 @@ def test_a_fresh_process_starts_loaders_as_this_one() -> None:
         assert measure() == multiprocessing.get_start_method()
 
 
+@pytest.mark.slow
 def test_a_measurement_stays_in_one_other_process() -> None:
     before = set(multiprocessing.active_children())
     with timing.fresh_process(partial, os.getpid) as number:

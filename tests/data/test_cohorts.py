@@ -15,12 +15,9 @@ from cardiomegaly.config import read_data
 from cardiomegaly.data.labels import load_labelled_images
 from tests.other_tables import WORDS, WRITERS, rewritten
 
-SLOW = [name for name in WRITERS if name != "padchest"]
 
-
-@pytest.mark.parametrize(
-    "name", ["padchest", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(WRITERS))
 def test_trained_and_tested_as_nih_is(
     trained: Callable[..., Path], phantom_root: Path, tmp_path: Path, name: str
 ) -> None:

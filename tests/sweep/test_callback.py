@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable
 
 import pandas as pd
+import pytest
 
 from cardiomegaly import report
 from cardiomegaly.training.resume import SWEEP
 from tests.sweep.conftest import FIRST, SEEDS, Fake, statuses
 
 
+@pytest.mark.slow
 def test_a_sweep_grows_under_its_name(sweep: Callable[..., int], fake: Fake) -> None:
     assert sweep("backbone=mobilenetv1", "balance=true,false", "sweep.name=first") == 0
     assert sweep("backbone=mobilenetv1,resnet50", "balance=true", "sweep.name=first") == 0

@@ -12,6 +12,7 @@ from tests.sweep.conftest import FIRST, Fake, statuses
 
 
 @pytest.mark.usefixtures("no_report")
+@pytest.mark.slow
 def test_search_asks_optuna_and_goes_on(
     sweep: Callable[..., int], fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ def faults(keep: bool) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.slow
 def test_freed_memory_is_kept_or_returned() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as fresh:
         returned, kept = fresh.map(faults, [False, True], chunksize=2)
