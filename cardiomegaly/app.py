@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,13 @@ EXAMPLES = 4
 
 @dataclass
 class Options:
-    model: Any = field(
-        default=MISSING,
-        metadata={"help": "run folder, .ckpt, .onnx or bundle, or [several], which are averaged"},
+    model: Any = cli.option(
+        "run folder, .ckpt, .onnx or bundle, or [several], which are averaged", MISSING
     )
-    host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
-    port: int = field(
-        default=7860, metadata={"help": "to listen on; 0 takes a free one from 7860 on"}
-    )
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
-    trust: Any = field(
-        default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
-    )
+    host: str = cli.option("address to listen on", "127.0.0.1")
+    port: int = cli.option("to listen on; 0 takes a free one from 7860 on", 7860)
+    device: str = cli.option("auto, cpu or cuda", "auto")
+    trust: Any = cli.option("modules of your own whose classes a run may name")
 
 
 def act(options: Options) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -25,14 +25,10 @@ RUN_DAYS = 1.0  # a run that wrote nothing for so long is not running
 class Options:
     """What can be chosen."""
 
-    cache: str | None = field(
-        default=None, metadata={"help": "folder of the caches; null: that of the training"}
-    )
-    runs: str = field(default="outputs", metadata={"help": "folder below which runs lie"})
-    days: float = field(
-        default=caches.UNUSED_DAYS, metadata={"help": "unused for at least so long"}
-    )
-    remove: bool = field(default=False, metadata={"help": "remove what is that old"})
+    cache: str | None = cli.option("folder of the caches; null: that of the training")
+    runs: str = cli.option("folder below which runs lie", "outputs")
+    days: float = cli.option("unused for at least so long", caches.UNUSED_DAYS)
+    remove: bool = cli.option("remove what is that old", False)
 
 
 def act(options: Options) -> None:

@@ -123,7 +123,9 @@ def read_words(words: Iterable[str]) -> list[str]:
 
 
 def as_list(value: Any) -> list[str]:
-    """The value of a key that takes one or [several]."""
+    """The value of a key that takes one or [several]; null is none."""
+    if value is None:
+        return []
     return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 

@@ -25,15 +25,15 @@ NAMED = 5  # images of each kind that are told by name
 
 @dataclass
 class Options:
-    target: str | None = field(default=None, metadata={"help": "folder to fill"})
-    verify: str | None = field(default=None, metadata={"help": "folder to check"})
+    target: str | None = cli.option("folder to fill")
+    verify: str | None = cli.option("folder to check")
     archives: list[int] = field(
         default_factory=lambda: [archive.number for archive in nih.ARCHIVES],
         metadata={"help": "which archives"},
     )
-    source: str = field(default=nih.NIH, metadata={"help": "a mirror: URL or local folder"})
-    parallel: int = field(default=2, metadata={"help": "archives at once"})
-    keep_archives: bool = field(default=False, metadata={"help": "leave them in target/archives"})
+    source: str = cli.option("a mirror: URL or local folder", nih.NIH)
+    parallel: int = cli.option("archives at once", 2)
+    keep_archives: bool = cli.option("leave them in target/archives", False)
 
 
 def main(argv: list[str] | None = None) -> int:

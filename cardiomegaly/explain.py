@@ -8,7 +8,7 @@ Examples:
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,13 @@ from cardiomegaly import cli
 
 @dataclass
 class Options:
-    model: str = field(
-        default=MISSING, metadata={"help": "run folder, .ckpt, .onnx file or bundle"}
-    )
-    input: Any = field(
-        default=MISSING, metadata={"help": "file, folder or pattern, or [several] of them"}
-    )
-    output: str = field(default="explanations", metadata={"help": "folder for the pictures"})
-    boxes: str | None = field(
-        default=None, metadata={"help": "list of heart boxes like NIH's, to judge the maps by"}
-    )
-    threshold: float | None = field(
-        default=None, metadata={"help": "on the probability; null for the model's own"}
-    )
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
-    trust: Any = field(
-        default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
-    )
+    model: str = cli.option("run folder, .ckpt, .onnx file or bundle", MISSING)
+    input: Any = cli.option("file, folder or pattern, or [several] of them", MISSING)
+    output: str = cli.option("folder for the pictures", "explanations")
+    boxes: str | None = cli.option("list of heart boxes like NIH's, to judge the maps by")
+    threshold: float | None = cli.option("on the probability; null for the model's own")
+    device: str = cli.option("auto, cpu or cuda", "auto")
+    trust: Any = cli.option("modules of your own whose classes a run may name")
 
 
 def act(options: Options) -> None:

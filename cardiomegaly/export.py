@@ -10,7 +10,7 @@ Examples:
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,13 @@ from cardiomegaly import cli
 
 @dataclass
 class Options:
-    run: str = field(
-        default=MISSING,
-        metadata={"help": "run folder or checkpoint; with check=true what was exported"},
+    run: str = cli.option("run folder or checkpoint; with check=true what was exported", MISSING)
+    format: Any = cli.option("onnx, torchscript, openvino, [several], or bundle", "onnx")
+    output: str | None = cli.option("folder; null for RUN/export")
+    check: bool = cli.option(
+        "export nothing; compare with the reference_outputs.csv beside it", False
     )
-    format: Any = field(
-        default="onnx", metadata={"help": "onnx, torchscript, openvino, [several], or bundle"}
-    )
-    output: str | None = field(default=None, metadata={"help": "folder; null for RUN/export"})
-    check: bool = field(
-        default=False,
-        metadata={"help": "export nothing; compare with the reference_outputs.csv beside it"},
-    )
-    trust: Any = field(
-        default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
-    )
+    trust: Any = cli.option("modules of your own whose classes a run may name")
 
 
 def act(options: Options) -> None:

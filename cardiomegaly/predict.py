@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,20 @@ from cardiomegaly import UserError, cli
 
 @dataclass
 class Options:
-    model: Any = field(
-        default=MISSING,
-        metadata={"help": "run folder, .ckpt, .onnx or bundle, or [several], which are averaged"},
+    model: Any = cli.option(
+        "run folder, .ckpt, .onnx or bundle, or [several], which are averaged", MISSING
     )
-    input: Any = field(
-        default=MISSING, metadata={"help": "file, folder or pattern, or [several] of them"}
-    )
-    output: str = field(default="predictions.csv", metadata={"help": "CSV file to write"})
-    dicom: str | None = field(
-        default=None, metadata={"help": "folder for structured reports and overlays of DICOM files"}
-    )
-    flips: bool = field(
-        default=False, metadata={"help": "average each image with its mirror image"}
-    )
-    threshold: float | None = field(
-        default=None, metadata={"help": "on the probability; null for the model's own"}
-    )
-    refuse: bool = field(
-        default=True, metadata={"help": "false: unfit images get a probability and a warning"}
-    )
-    batch_size: int = field(default=32, metadata={"help": "images a batch"})
-    workers: int | None = field(
-        default=None, metadata={"help": "processes that read images; 0 for threads, null chooses"}
-    )
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
-    trust: Any = field(
-        default_factory=list, metadata={"help": "modules of your own whose classes a run may name"}
-    )
-    progress_bar: bool = field(default=True, metadata={"help": "show one in a terminal"})
+    input: Any = cli.option("file, folder or pattern, or [several] of them", MISSING)
+    output: str = cli.option("CSV file to write", "predictions.csv")
+    dicom: str | None = cli.option("folder for structured reports and overlays of DICOM files")
+    flips: bool = cli.option("average each image with its mirror image", False)
+    threshold: float | None = cli.option("on the probability; null for the model's own")
+    refuse: bool = cli.option("false: unfit images get a probability and a warning", True)
+    batch_size: int = cli.option("images a batch", 32)
+    workers: int | None = cli.option("processes that read images; 0 for threads, null chooses")
+    device: str = cli.option("auto, cpu or cuda", "auto")
+    trust: Any = cli.option("modules of your own whose classes a run may name")
+    progress_bar: bool = cli.option("show one in a terminal", True)
 
 
 def act(options: Options) -> None:

@@ -11,7 +11,7 @@ ResNet152V2 without its classifier. The first word is short for action=list and 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -33,10 +33,10 @@ MB = 1e6
 
 @dataclass
 class Options:
-    action: str = field(default="list", metadata={"help": "list, fetch or convert"})
-    backbone: str = field(default="all", metadata={"help": "all, or one of conf/backbone"})
-    source: str = field(default="", metadata={"help": "Keras' HDF5 file, to convert"})
-    target: str = field(default="", metadata={"help": "safetensors file to write"})
+    action: str = cli.option("list, fetch or convert", "list")
+    backbone: str = cli.option("all, or one of conf/backbone", "all")
+    source: str = cli.option("Keras' HDF5 file, to convert", "")
+    target: str = cli.option("safetensors file to write", "")
 
 
 def main(argv: list[str] | None = None) -> int:
