@@ -91,7 +91,8 @@ def make_run(
 def configure(folder: Path, config: dict[str, Any]) -> None:
     """Write the configuration that makes a folder one of a run."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(config), folder / ".hydra" / "config.yaml")
+    groups: dict[str, Any] = {"backbone": {}, "data": {}, "trainer": {}}
+    OmegaConf.save(OmegaConf.create(groups | config), folder / ".hydra" / "config.yaml")
 
 
 LEDGER = ["job", "status", "overrides", "run_dir", "error", "started", "finished", "host"]

@@ -168,6 +168,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is damaged: expected a mapping, found a list")
+    for group in ("backbone", "data", "trainer"):
+        if not isinstance(config.get(group), dict):
+            raise UserError(f"{path} is damaged: it has no {group!r}; restore it, or train again")
     return {str(key): value for key, value in config.items()}
 
 

@@ -31,8 +31,11 @@ def test_a_run_comes_back(tmp_path: Path) -> None:
 
 def test_interpolations_of_the_configuration_stay_as_written(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
-    (folder / ".hydra" / "config.yaml").write_text("rate: 1e-3\nroot: ${hydra:runtime.cwd}\n")
-    assert read_run(folder).config == {"rate": 0.001, "root": "${hydra:runtime.cwd}"}
+    groups = "backbone: {}\ndata: {}\ntrainer: {}\n"
+    text = "rate: 1e-3\nroot: ${hydra:runtime.cwd}\n"
+    (folder / ".hydra" / "config.yaml").write_text(groups + text)
+    written = {"rate": 0.001, "root": "${hydra:runtime.cwd}"}
+    assert read_run(folder).config == {"backbone": {}, "data": {}, "trainer": {}} | written
 
 
 def test_runs_are_found_finished_or_not_in_natural_order(tmp_path: Path) -> None:
@@ -70,6 +73,8 @@ def test_what_is_no_finished_run_is_named(tmp_path: Path) -> None:
         ("history.csv", "lr\n1\n", "no column epoch"),
         (".hydra/config.yaml", "a: [", "config.yaml is damaged"),
         (".hydra/config.yaml", "[1, 2]", "expected a mapping"),
+        (".hydra/config.yaml", "backbone: {name: x}", "config.yaml is damaged: it has no 'data'"),
+        (".hydra/config.yaml", "backbone: {name: x}\ndata:", "it has no 'data'"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
