@@ -13,6 +13,7 @@ import pandas as pd
 from cardiomegaly import UserError
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.data.images import fit_box, read_image
+from cardiomegaly.data.tables import read_csv
 
 NIH_LIST, VINDR_LIST = "BBox_List_2017.csv", "train.csv"
 VINDR = ("image_id", "class_name", "x_min", "y_min", "x_max", "y_max")
@@ -36,12 +37,7 @@ def read_boxes(path: Path | str, folder: ImageFolder | None = None) -> pd.DataFr
         UserError: not such a list, or a box that is no number, is empty or leaves the image.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"box list {path} does not exist; it is NIH's {NIH_LIST}, or VinDr's table")
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"box list {path} is not a readable CSV: {error}") from error
+    raw = read_csv(path, "box list", f"; it is NIH's {NIH_LIST}, or VinDr's table")
     if set(VINDR) <= set(raw.columns):
         return _mean_of_readers(raw, path, folder)
     names = [str(name).strip() for name in raw.columns[:6]]

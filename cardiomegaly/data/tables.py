@@ -83,14 +83,19 @@ def read_labels(path: Path, data: DataConfig) -> pd.DataFrame:
     return table
 
 
-def read_csv(path: Path, what: str) -> pd.DataFrame:
+def read_csv(path: Path, what: str, hint: str = "") -> pd.DataFrame:
     """Read a CSV of somebody else's as text, with the blanks around its column names removed.
+
+    Args:
+        path: of the file.
+        what: it is, for messages.
+        hint: what to do where there is no such file.
 
     Raises:
         UserError: no such file, or not a readable CSV.
     """
     if not path.is_file():
-        raise UserError(f"{what} {path} does not exist")
+        raise UserError(f"{what} {path} does not exist{hint}")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, UnicodeDecodeError) as error:

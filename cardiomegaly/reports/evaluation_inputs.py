@@ -11,7 +11,7 @@ import pandas as pd
 from cardiomegaly import UserError
 from cardiomegaly.config import read_data
 from cardiomegaly.data.labels import OPTIONAL, labelled_rows
-from cardiomegaly.data.tables import read_labels
+from cardiomegaly.data.tables import read_csv, read_labels
 from cardiomegaly.evaluation.comparison import common_images, refuse_repeats
 from cardiomegaly.evaluation.fitting import Cohort, Predicted
 from cardiomegaly.reports.ensemble import average
@@ -143,12 +143,7 @@ def inputs_of_csv(
         UserError: a file or column is missing, a probability is no number from 0 to 1, an image
             stands twice or is not in the label file.
     """
-    if not predictions.is_file():
-        raise UserError(f"predictions: {predictions} does not exist; give a CSV file")
-    try:
-        raw = pd.read_csv(predictions, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"predictions: {predictions} is not a readable CSV: {error}") from error
+    raw = read_csv(predictions, "predictions:", "; give a CSV file")
     wanted = {"image_column": image_column, "probability_column": probability_column}
     for option, column in wanted.items():
         if column not in raw:
