@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiomegaly import UserError
-from cardiomegaly.inference.explanation import Explanation
+from cardiomegaly.inference.explanation import Explanation, Row
 from cardiomegaly.inference.inputs import Loaded, Shape, Source, as_sources, load, load_batches
 from cardiomegaly.inference.metadata import CLASSES, Metadata
 from cardiomegaly.model.prediction import ImagePredictor
@@ -29,23 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCH = 32
-
-
-class Row(NamedTuple):
-    """One image's line of the table; the figures are None where it is refused.
-
-    `probability` is calibrated where a calibration was fitted and `threshold` stands on the same
-    scale; `probability_raw` is what the network says. `reason` tells why an image is refused, or
-    warns.
-    """
-
-    image: str
-    probability: float | None
-    probability_raw: float | None
-    threshold: float
-    decision: str
-    refused: bool
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cardiomegaly.inference.detector import Row
-
 Map = NDArray[np.float32]
 PANEL, LINE = 3.2, 46  # inches, and letters that fit below
+
+
+class Row(NamedTuple):
+    """One image's line of the table; the figures are None where it is refused.
+
+    `probability` is calibrated where a calibration was fitted and `threshold` stands on the same
+    scale; `probability_raw` is what the network says. `reason` tells why an image is refused, or
+    warns.
+    """
+
+    image: str
+    probability: float | None
+    probability_raw: float | None
+    threshold: float
+    decision: str
+    refused: bool
+    reason: str
 
 
 class MapScore(NamedTuple):

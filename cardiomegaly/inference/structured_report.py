@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cardiomegaly import UserError, __version__
 from cardiomegaly.data.dicom import HEADER, INSTALL, is_dicom
-from cardiomegaly.inference.detector import Detector, Row
-from cardiomegaly.inference.explanation import Explanation
+from cardiomegaly.inference.detector import Detector
+from cardiomegaly.inference.explanation import Explanation, Row
 from cardiomegaly.inference.metadata import CLASSES, NOT_CLINICAL
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cardiomegaly.inference.detector import Detector, Row
+from cardiomegaly.inference.detector import Detector
+from cardiomegaly.inference.explanation import Row
 
 
 def write_table(

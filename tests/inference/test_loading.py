@@ -15,7 +15,7 @@ import pytest
 
 import cardiomegaly
 from cardiomegaly import UserError
-from cardiomegaly.inference.detector import Row
+from cardiomegaly.inference.explanation import Row
 from cardiomegaly.training.record import CHECKPOINT, read_run
 
 
