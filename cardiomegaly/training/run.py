@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
-from cardiomegaly.model.predictor import Predictor
+from cardiomegaly.model.predictor import Predictor, load_classifier
 from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.model.weights import (
     MissingWeightsError,
@@ -182,6 +182,7 @@ def _prepare_resume(config: Config, folder: Path) -> Path | None:
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     checkpoint = choose_checkpoint(folder) if config.resume is not None or requeued else None
     if checkpoint is not None:
+        load_classifier(folder / CHECKPOINT, config.trusted)  # refused now, not after the training
         begun = read_begun(folder)
         config.split.file = str(folder / SPLIT)
         if config.features.name == "auto":

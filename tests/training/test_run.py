@@ -108,6 +108,22 @@ def test_run_folder(trained_run: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_checkpoint_that_is_not_believed_in_the_end_is_refused_at_the_start(
+    trained: Train, trained_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run, folder)
+    path = folder / "checkpoints" / "best.ckpt"
+    checkpoint = read_checkpoint(path)
+    checkpoint["hyper_parameters"]["head"]["dropout"] = {"_target_": "builtins.open"}
+    torch.save(checkpoint, path)
+    words = (f"resume={folder}", "trainer.max_epochs=4", "backbone.trainable=all")
+    with pytest.raises(UserError, match=r"best\.ckpt: head\.dropout\._target_: is refused"):
+        trained(folder, *words)
+    assert (folder / "metrics.json").is_file()
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+
+
 def test_probabilities_keep_their_order_and_digits_where_logits_are_low(
     trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
