@@ -33,6 +33,7 @@ def command(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_train_then_resume(small: list[str], tmp_path: Path) -> None:
     first = command(*small, "hydra.run.dir=run", cwd=tmp_path)
     assert first.returncode == 0, first.stderr

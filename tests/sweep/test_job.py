@@ -18,6 +18,7 @@ from cardiomegaly.sweep import job, ledger
 from tests.sweep.conftest import FIRST, SEEDS, Fake, statuses
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_stop_the_others(
     sweep: Callable[..., int], fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_write_that_stops_leaves_the_former_checkpoint(
     assert sorted(names) == ["best.ckpt", "last.ckpt"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_writes_leaves_the_former_checkpoint(folder: Path) -> None:
     """Killed when all bytes are written but not yet in place, twice; what it left goes."""
     program = (

@@ -59,10 +59,8 @@ def assert_equal(run: Path, undisturbed: Path) -> None:
     assert ours.metrics["test"] == theirs.metrics["test"]
 
 
-@pytest.mark.parametrize(
-    "workers",
-    [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_killed_and_resumed_equals_undisturbed(
     small: list[str], undisturbed: Path, tmp_path: Path, workers: int
 ) -> None:

@@ -32,11 +32,15 @@ from tests.file_server import closed_url, weights_from
 
 Train = Callable[..., Path]
 Compose = Callable[..., DictConfig]
+QUICK = ("mobilenetv1", "efficientnetb0")
 BACKBONES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
 
 
 @pytest.mark.parametrize("balance", ["true", "false"])
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES],
+)
 def test_every_configuration_trains_a_step(
     trained: Train, tmp_path: Path, backbone: str, balance: str
 ) -> None:
@@ -55,6 +59,7 @@ def test_every_configuration_trains_a_step(
     assert np.isfinite(run.history["train/loss"]).all()
 
 
+@pytest.mark.slow
 def test_the_phantom_cohort_trains_without_pretrained_weights(
     trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
 ) -> None:
@@ -208,6 +213,7 @@ def test_same_seed_same_predictions(trained: Train, trained_run: Path, tmp_path:
     assert (again / "predictions.csv").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_an_undisturbed_one(
     trained: Train, trained_run: Path, tmp_path: Path
 ) -> None:
