@@ -84,8 +84,8 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
     start = time.perf_counter()
     config.trainer.progress_bar = config.trainer.progress_bar and in_terminal()
     with quiet_lightning():
+        checkpoint = _prepare_resume(config, folder)  # builds a network, so before the seed is set
         seed_everything(config.seed, workers=True, verbose=False)
-        checkpoint = _prepare_resume(config, folder)
         check_device(config.trainer)
         keep_freed_memory()
         module, weights = build_module(config)  # missing weights are noticed at once
