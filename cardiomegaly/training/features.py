@@ -1,11 +1,12 @@
 """`features=reuse` and `auto`: what a frozen backbone makes of each image, computed once and kept.
 
 A frozen backbone gives the same feature maps for the same pixels in every epoch. Here it runs
-once over the validation and test images and over K augmented views of each training image; heads,
-seeds and both balance modes then train from the kept maps. A store belongs to one backbone, set of
-weights, image size and precision. Its rows are images, not places in a split, and a view follows
-from the image's name, the view's number and the augmentation alone: another split or seed, or more
-images, find there what was computed before.
+once over the validation images and over K augmented views of each training image; heads, seeds and
+both balance modes then train from the kept maps. The test is not made from them: a run is tested as
+it is used, from images in float32. A store belongs to one backbone, set of weights, image size and
+precision. Its rows are images, not places in a split, and a view follows from the image's name, the
+view's number and the augmentation alone: another split or seed, or more images, find there what was
+computed before.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def reuse_features(
         UserError: the disk lacks room or cannot be written.
     """
     store = _open_store(config, backbone, precision)
-    views = {"val": [0], "test": [0], "train": _training_views(config)}
+    views = {"val": [0], "train": _training_views(config)}
     keys = {
         (part, view): _keys(datamodule.parts[part]["key"], view, config.augment)
         for part, numbers in views.items()
@@ -169,7 +170,7 @@ def choose_features(
         return "live"
     store, parts = _open_store(config, backbone, precision), datamodule.parts
     views = len(_training_views(config))
-    rows = views * len(parts["train"]) + len(parts["val"]) + len(parts["test"])
+    rows = views * len(parts["train"]) + len(parts["val"])
     size = rows * store.row_bytes / 1e9
     place = next(path for path in store.folder.absolute().parents if path.exists())
     room = shutil.disk_usage(place).free / 1e9 * config.features.disk_share
