@@ -8,6 +8,7 @@ Examples:
       output=outputs/external
   python -m cardiomegaly.evaluate predictions=theirs.csv labels=Data_Entry_2017.csv \\
       image_column="Image Index" probability_column=prob_Cardiomegaly
+  python -m cardiomegaly.evaluate predictions=theirs.csv data=chexpert data.root=FOLDER
 
 Writes evaluation.html, evaluation.md, evaluation.json, CSV tables and plots into <run>/evaluation
 or output.
@@ -16,13 +17,20 @@ or output.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cardiomegaly import UserError, cli, config
 from cardiomegaly.evaluation.settings import Settings
+
+if TYPE_CHECKING:
+    from cardiomegaly.data.image_folder import ImageFolder
+    from cardiomegaly.reports.evaluation_inputs import Inputs
+    from cardiomegaly.reports.pages import Report
+    from cardiomegaly.training.record import Run
 
 
 @dataclass
@@ -30,7 +38,7 @@ class Options(Settings):
     run: Any = cli.option("folder of a run, or [several], which are averaged and compared")
     cohorts: Any = cli.option("other cohorts, {name: folder}; or data=NAME data.root=FOLDER")
     predictions: Path | None = cli.option("CSV file of anybody's predictions, instead of run")
-    labels: Path | None = cli.option("NIH's label file; a run knows its own")
+    labels: Path | None = cli.option("the label file; a run knows its own")
     image_column: str = cli.option("column of the image names in predictions", "image")
     probability_column: str = cli.option("column of the probabilities, 0 to 1", "probability")
     images: Path | None = cli.option("folder of the images; a run's own")
@@ -43,107 +51,124 @@ class Options(Settings):
 
 
 def act(options: Options, of_data: list[str]) -> None:
-    """Write the evaluation, say it in short and say where it is."""
-    folders, output = _check(options)
-    if of_data or options.cohorts:
-        evaluate_elsewhere(options, folders, output, of_data)
-        return
+    """Write the evaluation, say it in short and say where it is.
+
+    Args:
+        options: of the command.
+        of_data: words of the training that choose a cohort.
+
+    Raises:
+        UserError: words that do not go together; what is given cannot be read or judged.
+    """
+    folders, output = _check(options, of_data)
     # Not imported above: --help and a mistake in the words need none of it.
     from cardiomegaly.data.image_folder import ImageFolder
-    from cardiomegaly.evaluation.assessment import assess
-    from cardiomegaly.reports.ensemble import average_flips
-    from cardiomegaly.reports.evaluation_inputs import inputs_of_csv, inputs_of_runs, name_runs
-    from cardiomegaly.reports.evaluation_page import write_evaluation
-    from cardiomegaly.reports.localise import localise
-    from cardiomegaly.reports.run_description import data_config, data_root, label_file
+    from cardiomegaly.data.labels import find_label_file
+    from cardiomegaly.reports.evaluation_inputs import inputs_of_csv, name_runs
     from cardiomegaly.training.record import read_run
 
     runs = name_runs([read_run(folder) for folder in folders])
-    labels, root = options.labels, options.images
-    if runs:
-        first = next(iter(runs.values()))
-        labels, root = labels or label_file(first), root or data_root(first)
-    fit = data_config(first).fit if runs else "stretch"
-    images = None if root is None else ImageFolder(root, fit)
-    if options.predictions is not None and labels is not None:
+    chosen = (
+        config.check(cli.compose(config.CONF_DIR, cli.read_words(of_data))) if of_data else None
+    )
+    if options.predictions is not None:
+        data = config.read_data("nih") if chosen is None else chosen.data
+        labels = options.labels or find_label_file(data)
         columns = options.image_column, options.probability_column
-        inputs = inputs_of_csv(options.predictions, labels, *columns)
-    elif not options.flip:
-        inputs = inputs_of_runs(runs, labels)
-    elif images is None:
-        raise UserError("flip: the images are needed, say images=FOLDER")
+        inputs = inputs_of_csv(options.predictions, labels, data, *columns)
+        root = options.images or (None if chosen is None else Path(data.root))
+        images = None if root is None else ImageFolder(root, data.fit)
+        print(_judge(options, output, inputs, {}, images))
+    elif chosen is not None or options.cohorts:
+        _evaluate_elsewhere(options, runs, output, chosen)
     else:
-        flips = {name: average_flips(run, images, options.device) for name, run in runs.items()}
-        inputs = inputs_of_runs(runs, labels, flips)
-    assessment = assess(inputs.cohort, inputs.models, options)
-    localisation = localise(
-        inputs.images, runs, images, boxes=options.boxes, given_boxes=options.given_boxes,
-        gradcam=options.gradcam, fraction=options.fraction, device=options.device,
-    )  # fmt: skip
-    print(write_evaluation(output, inputs, assessment, localisation, options, images))
+        _evaluate_at_home(options, runs, output)
 
 
-def evaluate_elsewhere(
-    options: Options, folders: list[Path], output: Path, of_data: list[str]
-) -> None:
-    """Test runs on other cohorts: a page for each run and cohort, and one table of all.
-
-    Args:
-        folders: of the runs.
-        output: for the results.
-        of_data: words of the training that choose a cohort, none where `cohorts` does.
-
-    Raises:
-        UserError: as `external.external_inputs`; no run; or a cohort is chosen in both ways.
-    """
+def _evaluate_at_home(options: Options, runs: Mapping[str, Run], output: Path) -> None:
+    """Judge runs by their own test part."""
     from cardiomegaly.data.image_folder import ImageFolder
-    from cardiomegaly.evaluation.assessment import assess
-    from cardiomegaly.reports.evaluation_inputs import name_runs
-    from cardiomegaly.reports.evaluation_page import write_evaluation
-    from cardiomegaly.reports.external import external_inputs, write_transfer
-    from cardiomegaly.reports.localise import localise
-    from cardiomegaly.training.record import read_run
+    from cardiomegaly.reports.ensemble import average_flips
+    from cardiomegaly.reports.evaluation_inputs import inputs_of_runs
+    from cardiomegaly.reports.run_description import data_config, data_root, label_file
 
-    if not folders or (of_data and options.cohorts):
-        raise UserError("run: needed with either data=NAME data.root=FOLDER or cohorts={...}")
-    composed = config.check(cli.compose(config.CONF_DIR, cli.read_words(of_data)))
-    given = dict(options.cohorts or {})
-    cohorts = [config.read_data(name, {"root": str(root)}) for name, root in given.items()]
+    first = next(iter(runs.values()))
+    root = options.images or data_root(first)
+    images = None if root is None else ImageFolder(root, data_config(first).fit)
+    flips = {}
+    if options.flip:
+        if images is None:
+            raise UserError("flip: the images are needed, say images=FOLDER")
+        flips = {name: average_flips(run, images, options.device) for name, run in runs.items()}
+    inputs = inputs_of_runs(runs, options.labels or label_file(first), flips)
+    print(_judge(options, output, inputs, runs, images))
+
+
+def _evaluate_elsewhere(
+    options: Options, runs: Mapping[str, Run], output: Path, chosen: config.Config | None
+) -> None:
+    """Test runs on other cohorts: a page for each run and cohort, and one table of all."""
+    from cardiomegaly.data.image_folder import ImageFolder
+    from cardiomegaly.reports.external import external_inputs, write_transfer
+
+    if chosen is not None:
+        cohorts, views = [chosen.data], chosen.cohort.views
+    else:
+        views = config.check(cli.compose(config.CONF_DIR, [])).cohort.views
+        given = dict(options.cohorts)
+        cohorts = [config.read_data(name, {"root": str(root)}) for name, root in given.items()]
     evaluated = {}
-    for name, run in name_runs([read_run(folder) for folder in folders]).items():
-        for data in cohorts or [composed.data]:
-            views = composed.cohort.views
+    for name, run in runs.items():
+        for data in cohorts:
             inputs = external_inputs(name, run, data, views, options.device, options.seed)
-            images = ImageFolder(Path(data.root), data.fit)
-            localisation = localise(
-                inputs.images, {name: run}, images, boxes=options.boxes,
-                given_boxes=options.given_boxes, gradcam=options.gradcam,
-                fraction=options.fraction, device=options.device,
-            )  # fmt: skip
-            assessment = assess(inputs.cohort, inputs.models, options)
             folder = output / f"{name.replace('/', '-')}-on-{data.name}"
-            print(write_evaluation(folder, inputs, assessment, localisation, options, images))
+            images = ImageFolder(Path(data.root), data.fit)
+            print(_judge(options, folder, inputs, {name: run}, images))
             evaluated[name, data.name] = inputs
     matrix = write_transfer(output, evaluated)
     print(f"\nAUROC, trained on rows, tested on columns:\n{matrix.to_string()}")
     print(f"\ntables: {output / 'transfer.csv'}, {output / 'auroc.csv'}")
 
 
-def _check(options: Options) -> tuple[list[Path], Path]:
+def _judge(
+    options: Options,
+    output: Path,
+    inputs: Inputs,
+    runs: Mapping[str, Run],
+    images: ImageFolder | None,
+) -> Report:
+    """Write one evaluation into a folder; returns what is said of it."""
+    from cardiomegaly.evaluation.assessment import assess
+    from cardiomegaly.reports.evaluation_page import write_evaluation
+    from cardiomegaly.reports.localise import localise
+
+    localisation = localise(
+        inputs.images, runs, images, boxes=options.boxes, given_boxes=options.given_boxes,
+        gradcam=options.gradcam, fraction=options.fraction, device=options.device,
+    )  # fmt: skip
+    assessment = assess(inputs.cohort, inputs.models, options)
+    return write_evaluation(output, inputs, assessment, localisation, options, images)
+
+
+def _check(options: Options, of_data: list[str]) -> tuple[list[Path], Path]:
     """The folders of the runs and that of the results; refuses words that do not go together."""
     if (options.run is None) == (options.predictions is None):
         raise UserError("run or predictions: one of the two is needed, say run=FOLDER (--help)")
     if options.labels is not None and not options.labels.is_file():
         raise UserError(f"labels: {options.labels} does not exist; give a label file")
+    if options.cohorts and (of_data or options.predictions is not None):
+        raise UserError("cohorts: goes with runs and without data=NAME; say one of the two")
     if options.predictions is not None:
         if options.flip:
             raise UserError("flip: a run is needed, predictions alone cannot be mirrored")
-        if options.labels is None:
-            raise UserError("labels: predictions need NIH's label file, say labels=FILE")
+        if options.labels is None and not of_data:
+            raise UserError(
+                "labels: predictions need NIH's label file, say labels=FILE; or data=NAME "
+                "data.root=FOLDER for another set's"
+            )
         beside = options.predictions.with_name(f"{options.predictions.stem}_evaluation")
         return [], options.output or beside
-    given = options.run if isinstance(options.run, list) else [options.run]
-    folders = [Path(folder).expanduser() for folder in given]
+    folders = [Path(folder).expanduser() for folder in cli.as_list(options.run)]
     if not folders:
         raise UserError("run: at least one folder is needed, got an empty list")
     if len(folders) > 1 and options.output is None:

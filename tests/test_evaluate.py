@@ -24,6 +24,7 @@ from cardiomegaly.data.tables import read_labels
 from cardiomegaly.evaluation.localisation import blind_boxes, score_boxes
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.training.record import read_run, write_results
+from tests.other_tables import rewritten
 from tests.reports.test_pages import refuse_references
 
 
@@ -101,7 +102,7 @@ def test_the_page_needs_nothing_from_elsewhere(evaluated: Path) -> None:
     page = (evaluated / "evaluation.html").read_text()
     assert page.count("data:image/png;base64,") >= 10
     refuse_references(page)
-    for title in ("Calibration", "Subgroups", "Label audit", "Localisation", "without the heart"):
+    for title in ("Calibration", "Subgroups", "Label audit", "Localisation", "without the image"):
         assert title in page
 
 
@@ -162,6 +163,24 @@ def test_anybodys_predictions_are_cross_fitted(phantom_root: Path, tmp_path: Pat
     assert "cross-fitted by patient" in (tmp_path / "theirs_evaluation/evaluation.html").read_text()
     labels = read_labels(phantom_root / "Data_Entry_2017.csv", read_data("nih"))
     assert auroc(found) == pytest.approx(roc_auc_score(labels["target"], table["p"]))
+
+
+def test_predictions_are_judged_by_the_table_of_any_set(phantom_root: Path, tmp_path: Path) -> None:
+    cohort = rewritten(phantom_root, tmp_path / "chexpert", "chexpert")
+    table = pd.read_csv(cohort / "train.csv", keep_default_na=False)
+    table = table[table["Frontal/Lateral"] == "Frontal"]
+    table = table[~table["Path"].str.contains("view9")]  # whose label is uncertain
+    effusion = (table["Pleural Effusion"] == "1.0").astype(int)
+    noise = np.random.default_rng(0).random(len(table))
+    table = table.assign(image=table["Path"], p=(effusion + noise) / 2)[["image", "p"]]
+    path = write(tmp_path / "theirs.csv", table)
+    words = ("data=chexpert", f"data.root={cohort}", "data.finding=Pleural Effusion")
+    assert run(f"predictions={path}", *words, "probability_column=p") == 0
+    folder = tmp_path / "theirs_evaluation"
+    assert auroc(results(folder)) == pytest.approx(roc_auc_score(effusion, table["p"]))
+    page = (folder / "evaluation.md").read_text()
+    assert f"{effusion.sum()} labelled pleural effusion" in page
+    assert "cardiomegaly" not in page.partition("Where the figures")[0].lower()
 
 
 def test_the_true_boxes_score_one_and_the_blind_mean_box_what_it_is(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cardiomegaly import UserError
-from cardiomegaly.config import read_data
+from cardiomegaly.config import DataConfig
 from cardiomegaly.data.labels import OPTIONAL, labelled_rows
 from cardiomegaly.data.tables import read_csv, read_labels
 from cardiomegaly.evaluation.comparison import common_images, refuse_repeats
@@ -135,9 +135,16 @@ def _predicted(test: pd.DataFrame, val: pd.DataFrame) -> Predicted:
 
 
 def inputs_of_csv(
-    predictions: Path, labels: Path, image_column: str, probability_column: str
+    predictions: Path, labels: Path, data: DataConfig, image_column: str, probability_column: str
 ) -> Inputs:
-    """Judge anybody's predictions against NIH's label file.
+    """Judge anybody's predictions against a label file.
+
+    Args:
+        predictions: a CSV with a row an image.
+        labels: the label file.
+        data: what its columns mean.
+        image_column: of the names of the images, among the columns of `predictions`.
+        probability_column: of the probabilities, 0 to 1.
 
     Raises:
         UserError: a file or column is missing, a probability is no number from 0 to 1, an image
@@ -162,7 +169,7 @@ def inputs_of_csv(
             f"from 0 to 1, got {raw[probability_column].iloc[row]!r} ({int(wrong.sum())} such rows)"
         )
     given = pd.DataFrame({"image": raw[image_column].str.strip(), "probability": probability})
-    table = labelled_rows(read_labels(labels, read_data("nih")))
+    table = labelled_rows(read_labels(labels, data))
     test = join_labels(given, table, str(predictions))
     refuse_repeats("predictions", test["image"])
     timeline = _timeline(table, test)
@@ -172,7 +179,8 @@ def inputs_of_csv(
         models={predictions.stem: Predicted(test["probability"].to_numpy(float))},
         images=test[["image", "patient_id"]].assign(part="all"),
         origin={
-            "predictions": str(predictions), "weights": "not known", "label file": str(labels)
+            "predictions": str(predictions), "weights": "not known", "data": data.name,
+            "label file": str(labels), "finding": data.finding,
         },
     )  # fmt: skip
 
@@ -210,4 +218,4 @@ def join_labels(given: pd.DataFrame, labels: pd.DataFrame, name: str) -> pd.Data
 def _key(images: pd.Series, folders: int) -> pd.Series:
     """The end of a path with as many folders as the label table names, without a suffix."""
     names = images.str.split(r"[/\\]", regex=True).str[-1 - folders :].str.join("/")
-    return names.str.replace(r"\.(?:png|jpe?g)$", "", regex=True, case=False)
+    return names.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)

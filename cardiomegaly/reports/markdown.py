@@ -15,7 +15,7 @@ RANKING = {
 }  # fmt: skip
 THRESHOLDED = {
     "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
-    "accuracy": "accuracy", "f1": "F1 (cardiomegaly)", "f1_weighted": "F1 (weighted)",
+    "accuracy": "accuracy", "f1": "F1 (of the finding)", "f1_weighted": "F1 (weighted)",
     "f1_macro": "F1 (macro)",
 }  # fmt: skip
 METRICS = RANKING | THRESHOLDED

@@ -10,6 +10,7 @@ from cardiomegaly.evaluation.assessment import FIXED, assess
 from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.reports.evaluation_inputs import inputs_of_runs
+from cardiomegaly.reports.localise import HEART
 from cardiomegaly.reports.markdown import METRICS
 from cardiomegaly.reports.pages import TEMPLATES
 from cardiomegaly.reports.run_description import weights_of
@@ -28,6 +29,7 @@ def write_card(run: Run, refusal: Refusal | None, path: Path) -> None:
         path: of the Markdown file.
     """
     values: dict[str, Any] = {"run": run, "refusal": refusal, "weights": weights_of(run)}
+    values |= {"finding": run.meta.get("finding", HEART), "HEART": HEART}
     values |= {"figures": None, "undefined": ""}
     try:
         inputs = inputs_of_runs({run.name: run}, None)

@@ -16,7 +16,6 @@ from cardiomegaly.reports.model_card import FILE, write_card
 from cardiomegaly.reports.plots import INK, drawing, plot_epochs, plot_ranking, save_note
 from cardiomegaly.training.run import TrainedRun
 
-CLASSES = ("no cardiomegaly", "cardiomegaly")
 SHEET = 24  # training images on the sheet
 OVERLAYS = 4  # most confident right, and as many wrong, of each class
 
@@ -51,6 +50,7 @@ def _figure(value: float | None) -> str:
 def draw(run: TrainedRun) -> None:
     """Draw the plots of a run into plots/."""
     folder, threshold = run.record.folder / "plots", run.config.threshold
+    finding = run.config.data.finding.lower()
     val, test = (run.record.part(part) for part in ("val", "test"))
     curves = {
         name: (part["target"], part["probability"])
@@ -66,10 +66,10 @@ def draw(run: TrainedRun) -> None:
     }
     plot_epochs(panels, folder / "history.png", best_epoch=run.record.meta["best_epoch"])
     plot_ranking(curves, folder, threshold)
-    plot_confusion_matrix(*curves["test"], threshold, folder / "confusion_matrix.png")
+    plot_confusion_matrix(*curves["test"], threshold, folder / "confusion_matrix.png", finding)
     key = next(iter(run.datamodule.training_batches()))
     batch = run.datamodule.dataset("train", augmented=True)[key]
-    titles = ["cardiomegaly" if target else "without" for target in batch["target"][:SHEET]]
+    titles = [finding if target else "without" for target in batch["target"][:SHEET]]
     plot_images(batch["image"][:SHEET, 0].numpy(), titles, folder / "training_images.png")
     for name, rows in most_confident(test, threshold, OVERLAYS).items():
         if rows.empty:
@@ -85,22 +85,27 @@ def draw(run: TrainedRun) -> None:
 
 
 def plot_confusion_matrix(
-    target: npt.ArrayLike, probability: npt.ArrayLike, threshold: float, path: Path | str
+    target: npt.ArrayLike,
+    probability: npt.ArrayLike,
+    threshold: float,
+    path: Path | str,
+    finding: str,
 ) -> None:
     """Draw the counts of the four outcomes at a threshold, shaded by their share of the row."""
+    classes = (f"no {finding}", finding)
     truth, called = np.asarray(target).astype(int), np.asarray(probability) >= threshold
     if not len(truth):
         return save_note("no images", path)
     with drawing(path, 4.8, 4.2) as (axes,):
         display = ConfusionMatrixDisplay.from_predictions(
-            truth, called.astype(int), labels=[0, 1], normalize="true", display_labels=CLASSES,
+            truth, called.astype(int), labels=[0, 1], normalize="true", display_labels=classes,
             cmap="Blues", values_format=".1%", colorbar=False, ax=axes,
             im_kw={"vmin": 0, "vmax": 1},
         )  # fmt: skip
         for (row, column), text in np.ndenumerate(display.text_):
             count = int(((truth == row) & (called == column)).sum())
             text.set_text(f"{count:,}\n{text.get_text()} of row")
-        axes.set_yticks([0, 1], CLASSES, rotation=90, va="center")
+        axes.set_yticks([0, 1], classes, rotation=90, va="center")
         axes.set(xlabel=f"called at a threshold of {threshold:.3f}", ylabel="label")
         axes.tick_params(length=0, colors=INK)
         axes.grid(visible=False)

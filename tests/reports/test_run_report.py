@@ -39,12 +39,12 @@ def test_the_most_confident_images_right_and_wrong_positives_first() -> None:
 def test_confusion_matrix_counts(saved: list[Figure], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     target, probability = rng.integers(0, 2, 80), rng.random(80)
-    plot_confusion_matrix(target, probability, 0.4, tmp_path / "matrix.png")
+    plot_confusion_matrix(target, probability, 0.4, tmp_path / "matrix.png", "effusion")
     shown = [text.get_text().split("\n")[0] for text in saved[0].axes[0].texts]
     expected = confusion_matrix(target, probability >= 0.4).ravel()
     assert shown == [str(count) for count in expected]
-    plot_confusion_matrix([1, 1], [0.5, 0.2], 0.5, tmp_path / "one.png")
+    plot_confusion_matrix([1, 1], [0.5, 0.2], 0.5, tmp_path / "one.png", "effusion")
     shown = [text.get_text().split("\n")[0] for text in saved[1].axes[0].texts]
     assert shown == ["0", "0", "1", "1"]  # at the threshold counts as called
-    plot_confusion_matrix([], [], 0.5, tmp_path / "none.png")
+    plot_confusion_matrix([], [], 0.5, tmp_path / "none.png", "effusion")
     assert "no images" in saved[2].axes[0].texts[0].get_text()
