@@ -272,7 +272,7 @@ def test_other_settings_are_refused_by_name(begun: Path, word: str, message: str
     assert message in str(mistake.value)
 
 
-def test_a_changed_environment_is_refused_by_name(
+def test_a_changed_environment_changes_nothing_in_a_run(
     begun: Path, phantom_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = begun / ".hydra" / "overrides.yaml"
@@ -282,5 +282,4 @@ def test_a_changed_environment_is_refused_by_name(
     monkeypatch.setenv("CARDIOMEGALY_NIH", str(phantom_root))
     assert train.arguments([f"resume={begun}"])  # where the data lie may change
     monkeypatch.setenv("CARDIOMEGALY_DATA", "phantom")
-    with pytest.raises(UserError, match=r"begun with data.name=nih, now it is phantom"):
-        train.arguments([f"resume={begun}"])
+    assert "data=nih" in train.arguments([f"resume={begun}"])

@@ -81,7 +81,18 @@ def resume_words(words: list[str]) -> list[str]:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    return [*recorded(before, path, given), *words, f"hydra.run.dir={quoted(folder)}"]
+    begun = recorded(before, path, given)
+    if "data" not in given and "data" not in map(key_of, begun):
+        begun = [*_data_of(Path(folder)), *begun]
+    return [*begun, *words, f"hydra.run.dir={quoted(folder)}"]
+
+
+def _data_of(run: Path) -> list[str]:
+    """The word that chooses a run's data, whose default depends on the environment."""
+    data = _configuration(run).get("data")
+    name = str(data.get("name")) if isinstance(data, dict) else ""
+    there = re.fullmatch(r"\w+", name) and (CONF_DIR / "data" / f"{name}.yaml").is_file()
+    return [f"data={name}"] if there else []
 
 
 def sweep_words(words: list[str]) -> list[str]:
@@ -180,16 +191,24 @@ def check_unchanged(run: Path, composed: DictConfig, advice: str, longer: bool =
     Raises:
         UserError: names the setting, its value then and now.
     """
-    if not (run / CONFIG).is_file():
+    before = _configuration(run)
+    if not before:
         return
-    try:
-        before = OmegaConf.to_container(OmegaConf.load(run / CONFIG), resolve=False)
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{run / CONFIG} is damaged: {' '.join(str(error).split())}") from error
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     for key, then, now in _differences(before, OmegaConf.to_container(own, resolve=True)):
         if not _may_change(key) and not (longer and key == LONGER and now > then):
             raise UserError(f"{run} was begun with {key}={then}, now it is {now}: {advice}")
+
+
+def _configuration(run: Path) -> dict[Any, Any]:
+    """What a run recorded of its configuration, as it stands there; empty where it did not."""
+    if not (run / CONFIG).is_file():
+        return {}
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(run / CONFIG), resolve=False)
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{run / CONFIG} is damaged: {' '.join(str(error).split())}") from error
+    return config if isinstance(config, dict) else {}
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:

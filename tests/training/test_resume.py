@@ -121,6 +121,19 @@ def test_the_first_words_stand_before_the_new_ones(tmp_path: Path) -> None:
     assert resume.value_of(words[-1]) == str(folder)
 
 
+def test_the_data_are_the_recorded_ones_whatever_the_environment_says(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", json.dumps(["data.phantom.images=160"]))
+    (run / ".hydra" / "config.yaml").write_text("data: {name: phantom}")
+    last = [f"resume={run}", f"hydra.run.dir='{run}'"]
+    begun = ["data=phantom", "data.phantom.images=160"]
+    assert resume.resume_words([f"resume={run}"]) == [*begun, *last]
+    again = resume.resume_words(["data=nih", f"resume={run}"])
+    assert again == [begun[1], "data=nih", *last]
+    for name in ("../experiment/demo", "none", "[a]", "${x}"):  # of no file in conf/data
+        (run / ".hydra" / "config.yaml").write_text(json.dumps({"data": {"name": name}}))
+        assert resume.resume_words([f"resume={run}"]) == [begun[1], *last]
+
+
 def test_what_may_change_between_two_starts() -> None:
     words = ["seed=1", "data.workers=2", "sweep.name=a", "hydra/launcher=joblib", "+step=gap"]
     assert resume.settings(words) == {"seed": "seed=1", "step": "+step=gap"}
