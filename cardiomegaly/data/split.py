@@ -210,7 +210,7 @@ def check_split(split: pd.DataFrame, leaks_allowed: bool) -> None:
         if target.nunique() < 2:
             raise UserError(
                 f"split: the {part} part holds {int((target == 1).sum())} images with and "
-                f"{int((target == 0).sum())} without cardiomegaly; both are needed: use more data "
+                f"{int((target == 0).sum())} without the finding; both are needed: use more data "
                 "or other split.fractions"
             )
 
