@@ -53,12 +53,15 @@ def report_sweep(
     known = [run for run in sweep.runs if run.metrics["val"].get("auroc") is not None]
     best = max(known, key=lambda run: run.metrics["val"]["auroc"], default=None)
     values: dict[str, Any] = {"best": None}
+    folds = pooled_folds(sweep)
     if best is not None:
+        pooled = None if folds.empty else folds.sort_values("auroc").iloc[-1]
         row = runs.iloc[sweep.runs.index(best)]
         values = {
             "best": row,
+            "pooled": pooled,
             "figures": [
-                column(row.to_frame().T, _spec(name))[0]
+                column((row if pooled is None else pooled).to_frame().T, _spec(name))[0]
                 for name in ("auroc", "average_precision", "f1_weighted")
             ],
             "n_images": len(best.part("test")),
@@ -84,7 +87,7 @@ def report_sweep(
         "runs": runs,
         "study": study_table(sweep),
         "seeds": seed_table(runs) if sweep.runs else runs,
-        "folds": pooled_folds(sweep),
+        "folds": folds,
         "metrics": metrics | {"weights": "weights"},
         "fold_metrics": {"seed": "seed", "folds": "folds", "images": "n"} | metrics,
         "differences": DIFFERENCES,

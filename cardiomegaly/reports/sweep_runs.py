@@ -114,13 +114,20 @@ def pooled_folds(sweep: Sweep) -> pd.DataFrame:
     for (configuration, seed), runs in groups.items():
         if {run.meta["fold"] for run in runs} != set(range(runs[0].config["split"]["folds"])):
             continue
-        test = pd.concat([run.part("test") for run in runs], ignore_index=True)
-        estimates = metric_intervals(test["target"], test["probability"], test["patient_id"])
+        tests = [
+            run.part("test").assign(threshold=run.metrics["test"]["threshold"]) for run in runs
+        ]
+        test = pd.concat(tests, ignore_index=True)
+        estimates = metric_intervals(
+            test["target"], test["probability"], test["patient_id"],
+            test["threshold"].to_numpy(), test.get("logit"),
+        )  # fmt: skip
         known: dict[str, Any] = {
             "configuration": configuration,
             "seed": seed,
             "folds": len(runs),
             "n": len(test),
+            "n_positive": int(test["target"].sum()),
         }
         for name, estimate in estimates.items():
             known |= estimate.columns(name)

@@ -259,6 +259,7 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     _, text = written(tmp_path / "sweep")
     assert "## Cross-validation, folds together" in text
     assert f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})" in text
+    assert f"over its 3 folds,\n  {len(pooled)} images" in text
     each = [roc_auc_score(test["target"], test["probability"]) for test in tests]
     assert f"{np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}" in text  # beside mean and spread
     (tmp_path / "sweep" / "2" / "metrics.json").unlink()
