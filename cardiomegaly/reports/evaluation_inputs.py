@@ -35,7 +35,7 @@ class Inputs:
     of every image that the models may have seen; `runs` are those behind the models, if any;
     `leaking` counts the patients who stand in more than one part; `other_labels` says that the
     label file is not the one of the training. Of another cohort than the training's, there are its
-    name and the figures of `evaluation.transfer`.
+    name and the figures of `evaluation.external_validation`.
     """
 
     name: str

@@ -14,8 +14,8 @@ from cardiomegaly.config import DataConfig
 from cardiomegaly.data.images import decode_images, name_some
 from cardiomegaly.data.labels import load_labelled_images
 from cardiomegaly.data.split import draw_cohort
+from cardiomegaly.evaluation.external_validation import HOME, transfer_table
 from cardiomegaly.evaluation.fitting import Cohort, Predicted
-from cardiomegaly.evaluation.transfer import HOME, transfer_table
 from cardiomegaly.reports.evaluation_inputs import Inputs, inputs_of_runs
 from cardiomegaly.reports.pages import column
 from cardiomegaly.reports.run_description import read_split
