@@ -1,20 +1,19 @@
 """Fits what refuses unfit images, at the end of a training, on images that are made unfit.
 
-Some training images (at most 256, and half of them) are what others are compared with; of the
-rest, up to 1,000 teach the regression what is fit, and 256 of these, made unfit in every way,
-what is not. Validation gives the limits: each refuses 1 in 200 of its images, and never more than
-what lies far out, since of few images their quantile would be the worst of them.
+Up to 1,256 training images, as they are and a little moved, teach the network what is fit, and 600
+of these, made unfit in every way, what is not. Validation gives the limits: each refuses 1 in 200
+of its images, and never more than what lies far out, since of few images their quantile would be
+the worst of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.sampler import BatchKey
@@ -22,23 +21,30 @@ from cardiomegaly.model.predictor import Predictor
 from cardiomegaly.model.refusal import (
     FIT,
     MIRRORED,
+    SIDE,
     UNLIKE,
     Array,
+    Limits,
+    Network,
     Reference,
     Refusal,
     distances,
+    soundness,
     to_grids,
     to_ranks,
     unit,
-    with_squares,
 )
 
-MOST, MOST_FIT = 256, 1000  # images compared with, and that teach what is fit
+MOST_FIT, MOST_SPOILT, MOST_FEATURES = 1256, 600, 256  # training images used, of each
 LEAST = 16  # training images
 VALIDATION = 500  # images at most
-COMPONENTS = 40
+MOVED = 2  # times that an image that is fit is shown a little moved
+COMPONENTS = 80
+AVERAGED, UNITS, EPOCHS, DECAY = 3, 64, 30, 1e-2  # networks, and of each of them
 REFUSED = 0.005  # of the validation images, by each limit
-DOUBTFUL = 0.04  # of the probability of being fit: a limit is never over it
+WARNED = 0.01  # of the validation images, as mirrored
+DOUBTFUL = 0.05  # of the probability of being fit: a limit is never over it
+SURELY = 0.9  # of the probability of being mirrored: a limit is never under it
 FAR = 5.0  # standard deviations over the mean distance: a limit is never under it
 BATCH = 32
 
@@ -56,27 +62,57 @@ def fit_refusal(
         seed: of the choice of images and of what is made of them.
     """
     rng = np.random.default_rng(seed)
-    train = _pixels(datamodule, "train", MOST + MOST_FIT, rng)
+    train = _pixels(datamodule, "train", MOST_FIT, rng)
     val = _pixels(datamodule, "val", VALIDATION, rng)
     if len(train) < LEAST or not len(val):
         return None
-    known, other = np.split(train, [min(MOST, len(train) // 2)])
-    ranks = to_ranks(to_grids(known))
-    mean = ranks.mean(0)
-    components = np.linalg.svd(ranks - mean, full_matrices=False)[2][:COMPONENTS]
-    reference = Reference(
-        mean / np.linalg.norm(mean), ranks, np.vstack([unit(mean[None]), components])
-    )
-    kinds, weights, bias, centre, scale = _fit(reference, other, rng)
-    features = unit(_pooled(predictor, known))
+    reference, network, kinds = fit_network(train, rng)
+    features = unit(_pooled(predictor, train[:MOST_FEATURES]))
     away = distances(_pooled(predictor, val), features)
-    distance = max(np.quantile(away, 1 - REFUSED), away.mean() + FAR * away.std())
-    refusal = Refusal(
-        reference, centre, scale, weights, bias, kinds, DOUBTFUL, features, float(distance)
+    probability = network.probabilities(reference.statistics(to_grids(val)))
+    sound, mirrored = soundness(probability, kinds)
+    limits = Limits(
+        sound=min(DOUBTFUL, float(np.quantile(sound, REFUSED))),
+        mirrored=max(SURELY, float(np.quantile(mirrored, 1 - WARNED))),
+        distance=float(max(np.quantile(away, 1 - REFUSED), away.mean() + FAR * away.std())),
     )
-    probability = refusal.probabilities(reference.statistics(to_grids(val)))
-    sound = probability[:, [kinds.index(FIT), kinds.index(MIRRORED)]].sum(1)
-    return replace(refusal, limit=min(DOUBTFUL, float(np.quantile(sound, REFUSED))))
+    return Refusal(reference, network, limits, kinds, features)
+
+
+def fit_network(images: Pixels, rng: np.random.Generator) -> tuple[Reference, Network, list[str]]:
+    """Fit on training images (n, H, W); with the names of the network's outputs."""
+    moved = [np.stack([_moved(image, rng) for image in images]) for _ in range(MOVED)]
+    grids = [to_grids(fit) for fit in (images, *moved)]
+    names = [FIT] * len(images) * len(grids)
+    ranks = to_ranks(np.concatenate(grids))
+    both = np.concatenate([ranks, ranks.reshape(-1, SIDE, SIDE)[..., ::-1].reshape(ranks.shape)])
+    components = np.linalg.eigh(both.T @ both)[1].T[: -COMPONENTS - 1 : -1]  # the largest first
+    reference = Reference(unit(ranks.mean(0, keepdims=True))[0], components)
+    for kind, spoil in SPOILT:
+        chosen = images[rng.permutation(len(images))[:MOST_SPOILT]]
+        spoilt = [spoil(_moved(i, rng) if rng.random() < 0.5 else i, rng) for i in chosen]
+        grids.append(to_grids(np.stack([_square(image, len(images[0])) for image in spoilt])))
+        names += [kind] * len(spoilt)
+    given = reference.statistics(np.concatenate(grids))
+    centre, scale = given.mean(0), given.std(0) + 1e-6
+    kinds = sorted(set(names))
+    models = []
+    for _ in range(AVERAGED):
+        model = MLPClassifier((UNITS,), alpha=DECAY, random_state=int(rng.integers(2**31)))
+        for _ in range(EPOCHS):
+            model.partial_fit((given - centre) / scale, names, classes=kinds)
+        models.append(model)
+    return reference, _mean_network(models, centre, scale), kinds
+
+
+def _mean_network(models: list[MLPClassifier], centre: Array, scale: Array) -> Network:
+    """One network whose scores are the mean of several networks'."""
+    hidden = np.hstack([model.coefs_[0] for model in models])
+    output = np.vstack([model.coefs_[1] for model in models]) / len(models)
+    hidden_bias = np.hstack([model.intercepts_[0] for model in models])
+    output_bias = np.mean([model.intercepts_[1] for model in models], axis=0)
+    arrays = (centre, scale, hidden, hidden_bias, output, output_bias)
+    return Network(*(np.asarray(array, np.float32) for array in arrays))
 
 
 def _pixels(
@@ -91,24 +127,6 @@ def _pixels(
 def _pooled(predictor: Predictor, pixels: Pixels) -> Array:
     starts = range(0, len(pixels), BATCH)
     return np.concatenate([predictor.predict(pixels[s : s + BATCH, None]).pooled for s in starts])
-
-
-def _fit(
-    reference: Reference, images: Pixels, rng: np.random.Generator
-) -> tuple[list[str], Array, Array, Array, Array]:
-    """Kinds, weights, bias, centre and scale of the regression on images made unfit."""
-    moved = np.stack([_moved(image, rng) for image in images])
-    rows = [reference.statistics(to_grids(fit)) for fit in (images, moved)]
-    names = [FIT] * 2 * len(images)
-    for kind, spoil in SPOILT:
-        spoilt = np.stack([_square(spoil(image, rng), len(image)) for image in images[:MOST]])
-        rows.append(reference.statistics(to_grids(spoilt)))
-        names += [kind] * len(spoilt)
-    given = with_squares(np.concatenate(rows))
-    centre, scale = given.mean(0), given.std(0) + 1e-6
-    model = LogisticRegression(max_iter=300).fit((given - centre) / scale, names)
-    weights, bias = (np.asarray(a, np.float32) for a in (model.coef_, model.intercept_))
-    return [str(kind) for kind in model.classes_], weights, bias, centre, scale
 
 
 def _square(image: Pixels, size: int) -> Pixels:
@@ -132,7 +150,13 @@ def _crop(image: Pixels, rng: np.random.Generator) -> Pixels:
     return image[top : top + side, left : left + side]
 
 
-def _lateral(image: Pixels, rng: np.random.Generator) -> Pixels:
+def _half(image: Pixels, rng: np.random.Generator) -> Pixels:
+    width = image.shape[1]
+    kept = int(width * rng.uniform(0.42, 0.6))
+    return image[:, :kept] if rng.random() < 0.5 else image[:, width - kept :]
+
+
+def lateral(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Both halves of a chest upon each other, as from the side, narrower than the image."""
     middle = image.shape[1] // 2
     left, right = image[:, :middle], image[:, -middle:][:, ::-1]
@@ -142,7 +166,7 @@ def _lateral(image: Pixels, rng: np.random.Generator) -> Pixels:
     return np.asarray(cv2.copyMakeBorder(both, 0, 0, margin, margin, cv2.BORDER_CONSTANT, value=0))
 
 
-def _noise(image: Pixels, rng: np.random.Generator) -> Pixels:
+def noise(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Clouds of any grain: from white noise to a few large blots, as most photographs are."""
     size = image.shape[0]
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
@@ -153,7 +177,7 @@ def _noise(image: Pixels, rng: np.random.Generator) -> Pixels:
     return np.asarray(np.clip((clouds - low) / (high - low) * 255, 0, 255), np.uint8)
 
 
-def _text(image: Pixels, rng: np.random.Generator) -> Pixels:
+def text(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Lines of letters, dark on bright or bright on dark."""
     size = image.shape[0]
     page = np.full((size, size), 255, np.uint8)
@@ -177,17 +201,17 @@ def _shuffled(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 SPOILT: list[tuple[str, Callable[[Pixels, np.random.Generator], Pixels]]] = [
-    (MIRRORED, lambda image, rng: image[:, ::-1]),
+    *[(MIRRORED, lambda image, rng: image[:, ::-1])] * 3,
     ("inverted", lambda image, rng: 255 - image),
     ("rotated by 180 degrees", lambda image, rng: np.rot90(image, 2)),
     ("rotated by 180 degrees", lambda image, rng: image[::-1]),
     ("rotated by 90 degrees", lambda image, rng: np.rot90(image, 1)),
     ("rotated by 90 degrees", lambda image, rng: np.rot90(image, 3)),
     ("rotated by 90 degrees", lambda image, rng: image.T),
-    ("a part of a chest", _crop),
-    ("a part of a chest", _crop),
-    ("a lateral view", _lateral),
-    (UNLIKE, _noise),
-    (UNLIKE, _text),
+    *[("a part of a chest", _crop)] * 4,
+    *[("half of a chest", _half)] * 3,
+    ("a lateral view", lateral),
+    (UNLIKE, noise),
+    (UNLIKE, text),
     (UNLIKE, _shuffled),
 ]
