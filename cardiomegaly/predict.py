@@ -43,11 +43,13 @@ def act(options: Options) -> None:
     from cardiomegaly.inference.inputs import InputFiles
     from cardiomegaly.inference.loading import load
     from cardiomegaly.inference.table import write_table
+    from cardiomegaly.model.memory import keep_freed_memory
 
     for name, least in (("batch_size", 1), ("workers", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"{name}: must be at least {least}, got {value}")
+    keep_freed_memory()
     files = InputFiles(cli.as_list(options.input))
     detector = load(
         cli.as_list(options.model), device=options.device, trust=cli.as_list(options.trust),
