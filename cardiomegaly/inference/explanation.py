@@ -84,7 +84,9 @@ class Explanation:
 
     @property
     def maps(self) -> dict[str, Map]:
-        """The maps that there are, by name."""
+        """The maps that there are, by name; a refused image has none."""
+        if self.row.refused:
+            return {}
         attention = {} if self.attention is None else {"attention": self.attention}
         return attention | {self.contribution_name: self.contribution}
 

@@ -52,15 +52,15 @@ def _load(path: Path, device: str, trust: Collection[str]) -> Model:
 
         return read_bundle(path, target, trust)
     if path.is_dir():
-        from cardiomegaly.training.record import REFUSAL, read_run
+        from cardiomegaly.training.record import MODEL_CARD, REFUSAL, read_run
 
         run = read_run(path)
         about = metadata.of_run(run, _sha256(run.checkpoint))
         predictor = Predictor(load_classifier(run.checkpoint, trust), target)
-        kept = path / REFUSAL  # which runs of before, or of few images, lack
-        return Model(
-            predictor, about, of_bytes(kept.read_bytes(), kept) if kept.is_file() else None
-        )
+        kept, card = path / REFUSAL, path / MODEL_CARD  # which runs of before lack
+        refusal = of_bytes(kept.read_bytes(), kept) if kept.is_file() else None
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        return Model(predictor, about, refusal, text)
     if path.suffix != ".ckpt":
         raise UserError(f"model: give a run folder, a .ckpt or an .onnx file, got {path}")
     classifier = load_classifier(path, trust)
@@ -75,7 +75,7 @@ def _load_onnx(path: Path) -> Model:
     about = metadata.of_json(predictor.metadata.get(metadata.KEY, ""), path)
     coded = predictor.metadata.get(metadata.REFUSAL_KEY)
     refusal = of_bytes(base64.b64decode(coded), path) if coded else None
-    return Model(predictor, about, refusal)
+    return Model(predictor, about, refusal, predictor.metadata.get(metadata.CARD_KEY, ""))
 
 
 def _sha256(path: Path) -> str:
