@@ -6,7 +6,7 @@
 Pace: images a second by the wall clock, beside those of the same network on one batch in memory, in
 turn; of a model that torch does not compute, that of its own library. Memory: the most that the
 command and its readers held, at a tenth of so many files and at all of them (links to those of the
-input, every 33rd of them cut off in the middle).
+input, and a share of them broken: with many of those it is over sooner).
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from cardiomegaly.inference.detector import BATCH, Detector
 from cardiomegaly.inference.inputs import InputFiles
 from cardiomegaly.model.memory import keep_freed_memory
 
-BROKEN = 33  # every so many-th file
-
 
 @dataclass
 class Options:
@@ -40,6 +38,7 @@ class Options:
     input: str = field(default=MISSING, metadata={"help": "folder of images"})
     rounds: int = field(default=3, metadata={"help": "of which the median counts"})
     memory: int = field(default=0, metadata={"help": "files; 0 measures the pace"})
+    broken: int = field(default=3, metadata={"help": "of 100 files, cut off in the middle"})
 
 
 def act(options: Options) -> None:
@@ -48,7 +47,7 @@ def act(options: Options) -> None:
     with tempfile.TemporaryDirectory(prefix="cardiomegaly-bench-") as folder:
         if options.memory:
             for n in (options.memory // 10, options.memory):
-                print(memory(options.model, files, n, Path(folder) / str(n)), flush=True)
+                print(memory(options, files, n, Path(folder) / str(n)), flush=True)
             return
         table = Path(folder) / "table.csv"
         detector = cardiomegaly.load(options.model)
@@ -99,26 +98,25 @@ def held(process: psutil.Process) -> int:
         return 0
 
 
-def memory(model: str, files: list[str], n: int, folder: Path) -> str:
+def memory(options: Options, files: list[str], n: int, folder: Path) -> str:
     """Predict so many files; what was held, and whether every row is where it belongs."""
-    folder.mkdir()
-    cut = folder / "cut"
-    cut.write_bytes(Path(files[0]).read_bytes()[:-100])
+    (folder / "images").mkdir(parents=True)
     names = [f"{number:07}.png" for number in range(n)]
-    (folder / "images").mkdir()
     for number, name in enumerate(names):
-        source = cut if number % BROKEN == 0 else folder / f"{number % len(files)}.png"
+        end = -100 if number % 100 < options.broken else None
+        source = folder / f"{number % len(files)}_{end}"
         if not source.exists():
-            source.write_bytes(Path(files[number % len(files)]).read_bytes())
+            source.write_bytes(Path(files[number % len(files)]).read_bytes()[:end])
         (folder / "images" / name).hardlink_to(source)
-    seconds, most = command(model, str(folder / "images"), folder / "table.csv")
+    seconds, most = command(options.model, str(folder / "images"), folder / "table.csv")
     with (folder / "table.csv").open() as table:
         rows = [line.split(",", 1) for line in table][1:]
     ordered = [Path(row[0]).name for row in rows] == names
-    broken = sum("is truncated" in row[1] for row in rows)
+    named = sum("is truncated" in row[1] for row in rows)
+    broken = sum(number % 100 < options.broken for number in range(n))
     return (
         f"{n:,} files: {most / 2**20:.0f} MiB at most, {seconds:.0f} s, rows in order: {ordered}, "
-        f"{broken:,} of {len(range(0, n, BROKEN)):,} broken ones named"
+        f"{named:,} of {broken:,} broken ones named"
     )
 
 

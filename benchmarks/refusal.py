@@ -22,8 +22,8 @@ import cardiomegaly
 from cardiomegaly import UserError, cli
 from cardiomegaly.data.images import read_image
 from cardiomegaly.inference.inputs import list_files
-from cardiomegaly.training import refusal_fitting
-from cardiomegaly.training.refusal_fitting import Pixels
+from cardiomegaly.training import unfit
+from cardiomegaly.training.unfit import Pixels
 
 PARTS = 9  # of each photograph
 Spoil = Callable[[Pixels, np.random.Generator], Pixels]
@@ -56,10 +56,10 @@ UNFIT: dict[str, Spoil] = {
     "a random part of 30 to 60% of the side": part,
     "the left half of the image": lambda image, rng: image[:, : image.shape[1] // 2],
     "the right half of the image": lambda image, rng: image[:, image.shape[1] // 2 :],
-    "like a lateral view": refusal_fitting.lateral,
+    "like a lateral view": unfit.lateral,
     "mirrored": lambda image, rng: image[:, ::-1],
-    "noise": refusal_fitting.noise,
-    "text": refusal_fitting.text,
+    "noise": unfit.noise,
+    "text": unfit.text,
 }
 
 

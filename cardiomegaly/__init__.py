@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunError", "UserError", "__version__", "load"]
 __version__ = "0.1.0"
-# ONNX Runtime of 1.32 and later tells its maker of each use, unless this is set before its import.
+# ONNX Runtime (1.32 at least) reports its use to its maker, unless this is set before its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 

@@ -7,7 +7,6 @@ batches are read ahead.
 from __future__ import annotations
 
 import glob
-import io
 import itertools
 import multiprocessing
 import os
@@ -25,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cardiomegaly import UserError
-from cardiomegaly.data.dicom import is_dicom, open_dicom
 from cardiomegaly.data.image_folder import SUFFIXES
 from cardiomegaly.data.images import fit_image, is_image, read_image
 
@@ -151,21 +149,6 @@ def is_coloured(path: str) -> bool:
         return False  # a DICOM file, or one that only OpenCV reads
     pixels = np.asarray(colours, np.int16)
     return bool((pixels.max(2) - pixels.min(2)).mean() > COLOURED)
-
-
-def about_file(path: str) -> str:
-    """Size, depth and view of an image that can be read, in words: nothing of the patient."""
-    data = Path(path).read_bytes()
-    if is_dicom(data):
-        file = open_dicom(data, path)
-        view = file.get("ViewPosition") or "unknown"
-        return (
-            f"{file.Columns} x {file.Rows} pixels, {file.BitsStored} bits, "
-            f"{file.PhotometricInterpretation}, DICOM, view {view}"
-        )
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-        depth = "16 bits" if image.mode.startswith("I") else "8 bits"
-        return f"{image.width} x {image.height} pixels, {depth}, {image.format}, view unknown"
 
 
 def _checked(image: Any) -> Pixels:

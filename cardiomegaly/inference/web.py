@@ -5,17 +5,20 @@ It needs nothing from outside: no fonts, no analytics. What is uploaded is delet
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cardiomegaly import UserError
+from cardiomegaly.data.dicom import is_dicom, open_dicom
 from cardiomegaly.inference.detector import Detector, Model
 from cardiomegaly.inference.explanation import Explanation
-from cardiomegaly.inference.inputs import SUFFIXES, about_file
+from cardiomegaly.inference.inputs import SUFFIXES
 from cardiomegaly.inference.metadata import CLASSES, NOT_CLINICAL
 
 UPLOAD_MB = 32
@@ -120,6 +123,21 @@ def card(model: Model) -> str:
         f"Trained on {about.training}; licence {about.licence}. {NOT_CLINICAL.capitalize()}."
     )
     return f"{text}\n\n{about.image_size} pixels, sha256 `{about.sha256}`."
+
+
+def about_file(path: str) -> str:
+    """Size, depth and view of an image that can be read, in words: nothing of the patient."""
+    data = Path(path).read_bytes()
+    if is_dicom(data):
+        file = open_dicom(data, path)
+        view = file.get("ViewPosition") or "unknown"
+        return (
+            f"{file.Columns} x {file.Rows} pixels, {file.BitsStored} bits, "
+            f"{file.PhotometricInterpretation}, DICOM, view {view}"
+        )
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        depth = "16 bits" if image.mode.startswith("I") else "8 bits"
+        return f"{image.width} x {image.height} pixels, {depth}, {image.format}, view unknown"
 
 
 def in_words(explanation: Explanation, threshold: float) -> str:

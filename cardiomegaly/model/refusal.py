@@ -15,7 +15,7 @@ Source of the last: Sun et al., "Out-of-Distribution Detection with Deep Nearest
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ SIDE = 32
 NEIGHBOUR = 5  # its distance counts, of pooled features
 BLANK = 4.0  # grey levels of standard deviation
 FIT, MIRRORED, UNLIKE = "fit", "mirrored", "no chest radiograph as it was trained on"
+LIMITS = ("sound", "mirrored", "distance")
 PLACES = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
 ORIENTATIONS = np.stack(
     [np.rot90(start, turn).ravel() for start in (PLACES, PLACES[:, ::-1]) for turn in range(4)]
@@ -86,66 +87,54 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When an image is refused, or warned of.
-
-    Attributes:
-        sound: of the probability of being fit or mirrored, below which an image is refused.
-        mirrored: of the probability of being mirrored where it is one of both, over which that is
-            said.
-        distance: of the fifth nearest pooled features, over which an image is refused.
-    """
-
-    sound: float
-    mirrored: float
-    distance: float
-
-
-@dataclass(frozen=True)
 class Refusal:
     """What is needed to refuse an image, as it is kept with a run.
 
     Attributes:
         reference: for the statistics.
         network: on these.
-        limits: fitted on validation.
         kinds: FIT, MIRRORED, and what an unfit image is called.
         features: (n, C) of training images, each of length 1.
+        sound: limit of the probability of being fit or mirrored, below which an image is refused.
+        mirrored: limit of the probability of being mirrored if it is one of both, over which that
+            is said.
+        distance: limit of that of the fifth nearest features, over which an image is refused.
     """
 
     reference: Reference
     network: Network
-    limits: Limits
     kinds: list[str]
     features: Array
+    sound: float
+    mirrored: float
+    distance: float
 
     def reasons(self, pixels: NDArray[np.uint8], pooled: Array) -> list[tuple[bool, str]]:
         """Whether each image (B, H, W) with features (B, C) is refused, and why; or a warning."""
         probability = self.network.probabilities(self.reference.statistics(to_grids(pixels)))
         sound, mirrored = soundness(probability, self.kinds)
         probability[:, [self.kinds.index(FIT), self.kinds.index(MIRRORED)]] = 0
-        far = distances(pooled, self.features) > self.limits.distance
+        far = distances(pooled, self.features) > self.distance
         result = []
         for row, flat in enumerate(pixels.std((1, 2)) < BLANK):
             if flat:
                 result.append((True, "blank"))
-            elif sound[row] < self.limits.sound:
+            elif sound[row] < self.sound:
                 result.append((True, self.kinds[int(probability[row].argmax())]))
             elif far[row]:
                 result.append((True, UNLIKE))
             else:
-                warned = mirrored[row] > self.limits.mirrored
+                warned = mirrored[row] > self.mirrored
                 result.append((False, "warning: mirrored" if warned else ""))
         return result
 
     def to_bytes(self) -> bytes:
         """All of it as an .npz file, numbers in half precision where that is enough."""
         file = io.BytesIO()
-        arrays = asdict(self.reference) | {"features": self.features}
-        arrays = {name: array.astype(np.float16) for name, array in arrays.items()}
-        np.savez_compressed(
-            file, kinds=self.kinds, **arrays, **asdict(self.network), **asdict(self.limits)
-        )
+        halves = asdict(self.reference) | {"features": self.features}
+        others = asdict(self.network) | {name: getattr(self, name) for name in LIMITS}
+        halves = {name: array.astype(np.float16) for name, array in halves.items()}
+        np.savez_compressed(file, kinds=self.kinds, **halves, **others)
         return file.getvalue()
 
 
@@ -160,10 +149,10 @@ def of_bytes(data: bytes, source: object) -> Refusal:
             kinds = [str(kind) for kind in file["kinds"]]
             arrays = {name: file[name].astype(np.float32) for name in file.files if name != "kinds"}
         return Refusal(
-            Reference(**{name: arrays.pop(name) for name in ("mean", "components")}),
-            limits=Limits(**{f.name: float(arrays.pop(f.name)) for f in fields(Limits)}),
+            reference=Reference(arrays.pop("mean"), arrays.pop("components")),
             kinds=kinds,
             features=arrays.pop("features"),
+            **{name: float(arrays.pop(name)) for name in LIMITS},
             network=Network(**arrays),
         )
     except Exception as error:  # whatever a damaged or hostile file makes numpy and zipfile say

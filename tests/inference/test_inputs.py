@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from cardiomegaly import UserError
-from cardiomegaly.inference.inputs import InputFiles, about_file, list_files, load_batches
-from tests.dicom_files import written
+from cardiomegaly.inference.inputs import InputFiles, list_files, load_batches
 
 SHAPE = (32, "stretch")
 
@@ -69,19 +68,6 @@ def test_every_file_is_a_row_in_order(phantom_root: Path, tmp_path: Path, worker
     plain = loaded["a8.png"].pixels[SHAPE].astype(int)
     assert np.abs(plain - loaded["b16.png"].pixels[SHAPE]).max() <= 1
     assert np.abs(plain - loaded["cmyk.jpg"].pixels[SHAPE]).mean() < 4
-
-
-def test_a_file_is_described_without_its_patient(phantom_root: Path, tmp_path: Path) -> None:
-    pixels = chest(phantom_root)
-    write_world(tmp_path, pixels)
-    size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
-    assert about_file(str(tmp_path / "a8.png")) == f"{size}, 8 bits, PNG, view unknown"
-    assert about_file(str(tmp_path / "b16.png")) == f"{size}, 16 bits, PNG, view unknown"
-    assert about_file(str(tmp_path / "cmyk.jpg")) == f"{size}, 8 bits, JPEG, view unknown"
-    pytest.importorskip("pydicom", reason="the extra dicom is not installed")
-    tags = {"PatientName": "Doe^Jane", "PatientID": "4711", "Manufacturer": "Acme"}
-    path = written(tmp_path / "a.dcm", pixels, 8, "MONOCHROME1", ViewPosition="PA", **tags)
-    assert about_file(str(path)) == f"{size}, 8 bits, MONOCHROME1, DICOM, view PA"
 
 
 def test_files_folders_and_patterns(tmp_path: Path) -> None:
