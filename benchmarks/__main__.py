@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import epochs, loading, steps, table
 from benchmarks.material import FULL, QUICK, Effort, Material
 from cardiomegaly import UserError, cli
-from cardiomegaly.training.device import keep_freed_memory
+from cardiomegaly.model.memory import keep_freed_memory
 from cardiomegaly.training.trainer import quiet_lightning
 
 MEASUREMENTS = {  # letters of the rows -> what yields them

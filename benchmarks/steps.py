@@ -15,8 +15,9 @@ from benchmarks.material import Material
 from benchmarks.table import Row
 from benchmarks.timing import Rate, fresh_process, in_turn, rate
 from cardiomegaly.config import Config
+from cardiomegaly.model.memory import keep_freed_memory
 from cardiomegaly.model.predictor import autocast
-from cardiomegaly.training.device import choose_precision, keep_freed_memory
+from cardiomegaly.training.device import choose_precision
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.run import build_module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunError", "UserError", "__version__", "load"]
 __version__ = "0.1.0"
+# ONNX Runtime (1.32 at least) reports its use to its maker, unless this is set before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class UserError(ValueError):

@@ -8,6 +8,7 @@ It listens on this machine only, unless host says otherwise.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def act(options: Options) -> None:
     detector = load(
         cli.as_list(options.model), device=options.device, trust=cli.as_list(options.trust)
     )
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and tidies up
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {
             "GRADIO_TEMP_DIR": str(Path(folder) / "uploads"),
@@ -55,7 +57,8 @@ def act(options: Options) -> None:
             server_name=options.host, server_port=options.port or None, inbrowser=False,
             share=False,
             max_file_size=f"{web.UPLOAD_MB}mb", allowed_paths=[str(root)], show_error=True,
-            footer_links=[], enable_monitoring=False, theme=web.theme(), ssr_mode=False,
+            footer_links=[], enable_monitoring=False, theme=web.theme(), css=web.STYLE,
+            ssr_mode=False,
         )  # fmt: skip
 
 

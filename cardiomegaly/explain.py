@@ -34,7 +34,9 @@ def act(options: Options) -> None:
     from cardiomegaly.inference.gallery import HeartBoxes, write_gallery
     from cardiomegaly.inference.inputs import InputFiles
     from cardiomegaly.inference.loading import load
+    from cardiomegaly.model.memory import keep_freed_memory
 
+    keep_freed_memory()
     files = InputFiles(cli.as_list(options.input))
     boxes = HeartBoxes(Path(options.boxes)) if options.boxes is not None else None
     detector = load(

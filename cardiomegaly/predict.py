@@ -8,7 +8,6 @@ Examples:
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ class Options:
     threshold: float | None = cli.option("on the probability; null for the model's own")
     refuse: bool = cli.option("false: unfit images get a probability and a warning", True)
     batch_size: int = cli.option("images a batch", 32)
-    workers: int | None = cli.option("processes that read images; 0 for threads, null chooses")
+    workers: int = cli.option("processes that read images; 0 for threads of this one", 0)
     device: str = cli.option("auto, cpu or cuda", "auto")
     trust: Any = cli.option("modules of your own whose classes a run may name")
     progress_bar: bool = cli.option("show one in a terminal", True)
@@ -43,11 +42,13 @@ def act(options: Options) -> None:
     from cardiomegaly.inference.inputs import InputFiles
     from cardiomegaly.inference.loading import load
     from cardiomegaly.inference.table import write_table
+    from cardiomegaly.model.memory import keep_freed_memory
 
     for name, least in (("batch_size", 1), ("workers", 0)):
         value = getattr(options, name)
-        if value is not None and value < least:
+        if value < least:
             raise UserError(f"{name}: must be at least {least}, got {value}")
+    keep_freed_memory()
     files = InputFiles(cli.as_list(options.input))
     detector = load(
         cli.as_list(options.model), device=options.device, trust=cli.as_list(options.trust),
@@ -59,15 +60,10 @@ def act(options: Options) -> None:
 
         each.append(DicomWriter(detector, Path(options.dicom)).write)
     total, refused = write_table(
-        output, detector, files, batch_size=options.batch_size, workers=_workers(options),
+        output, detector, files, batch_size=options.batch_size, workers=options.workers,
         progress=options.progress_bar and sys.stderr.isatty(), each=each,
     )  # fmt: skip
     print(f"{total:,} images, {refused:,} of them refused (column reason): {output}")
-
-
-def _workers(options: Options) -> int:
-    """Processes that read: one hides the reading, as a processor that computes needs its cores."""
-    return min(1, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers
 
 
 def main(argv: list[str] | None = None) -> int:

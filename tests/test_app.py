@@ -23,12 +23,17 @@ WAIT = 60  # seconds at most
 
 
 @pytest.fixture(scope="module")
-def address(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a page that is served by the command, on a free port."""
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder of the server."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def address(onnx_file: Path, kept: Path) -> Iterator[str]:
+    """Of a page that is served by the command, on a free port; nothing is kept after it."""
     pytest.importorskip("gradio", reason="the extra serve is not installed")
-    folder = tmp_path_factory.mktemp("served")
     command = [sys.executable, "-u", "-m", "cardiomegaly.app", f"model={onnx_file}", "port=0"]
-    environment = os.environ | {"TMPDIR": str(folder)}
+    environment = os.environ | {"TMPDIR": str(kept)}
     server = subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -44,6 +49,7 @@ def address(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     server.terminate()
     server.wait(WAIT)
     server.stdout.close()
+    assert not list(kept.rglob("*"))
 
 
 @pytest.fixture
@@ -90,6 +96,14 @@ def upload(browser: Any, *paths: Path) -> None:
     field.send_keys("\n".join(map(str, paths)))
 
 
+def slide(browser: Any, key: str) -> None:
+    """Move the threshold to an end by the keyboard."""
+    from selenium.webdriver.common.keys import Keys
+
+    handle = browser.find_element("css selector", "#threshold input[type=range]")
+    handle.send_keys(getattr(Keys, key))
+
+
 def chest(folder: Path, phantom_root: Path) -> Path:
     return Path(shutil.copy(sorted((phantom_root / "images").iterdir())[0], folder / "chest.png"))
 
@@ -102,9 +116,22 @@ def test_an_image_is_uploaded_and_read(
     upload(browser, chest(tmp_path, phantom_root))
     wait_for(browser, r"chest\.png: (no )?cardiomegaly \(probability")
     wait_for(browser, r"contribution, \S+ to \S+: chest\.png")
+    wait_for(browser, "64 x 64 pixels, 8 bits, PNG, view unknown")
+    assert "What it must not be used for" in browser.page_source
     requests = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in requests if m["method"].endswith("WillBeSent")]
     assert urls and not [url for url in urls if not url.startswith((address, "data:", "blob:"))]
+
+
+def test_the_threshold_decides(
+    address: str, browsers: Any, phantom_root: Path, tmp_path: Path
+) -> None:
+    browser = browsers(address)
+    upload(browser, chest(tmp_path, phantom_root))
+    wait_for(browser, r"contribution, \S+ to \S+: chest\.png")
+    for key, decision in (("HOME", "cardiomegaly"), ("END", "no cardiomegaly")):
+        slide(browser, key)
+        wait_for(browser, rf"chest\.png: {decision} \(probability")
 
 
 def test_unfit_and_broken_files_are_refused(address: str, browsers: Any, tmp_path: Path) -> None:
@@ -115,6 +142,7 @@ def test_unfit_and_broken_files_are_refused(address: str, browsers: Any, tmp_pat
     upload(browser, tmp_path / "noise.png", tmp_path / "text.png")
     said = wait_for(browser, r"text\.png: refused, text\.png is not a PNG")
     assert re.search(r"noise\.png: refused, no chest radiograph", said)
+    assert "contribution" not in said
 
 
 def test_two_users_at_once_and_a_phone(

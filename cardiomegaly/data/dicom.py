@@ -83,7 +83,8 @@ def displayed_pixels(file: Dataset, path: str) -> NDArray[np.uint8]:
     try:
         pixels = pixel_array(file)
         if pixels.ndim == 3:  # RGB, whatever it was
-            return np.rint(pixels @ LUMINANCE).astype(np.uint8)
+            grey = pixels @ LUMINANCE / (2.0**file.BitsStored - 1)
+            return np.rint(255 * np.clip(grey, 0, 1)).astype(np.uint8)
         values = apply_modality_lut(pixels, file)
         if file.get("VOILUTSequence"):
             values = np.rint(values).astype(np.int64)

@@ -7,7 +7,6 @@ which is called README.md there, as Hugging Face wants it. Nothing in it can be 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from cardiomegaly.inference.detector import Model
 from cardiomegaly.inference.reference import write_reference
 from cardiomegaly.model.predictor import Predictor, build_classifier, read_checkpoint
 from cardiomegaly.model.refusal import of_bytes
-from cardiomegaly.training.files import write_json
-from cardiomegaly.training.record import REFUSAL, read_run
+from cardiomegaly.training.files import write_json, write_text
+from cardiomegaly.training.record import MODEL_CARD, REFUSAL, read_run
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 SETTINGS = ("backbone", "head")  # of the hyper-parameters: what builds the network
@@ -40,8 +39,8 @@ def write_bundle(run_folder: Path, model: Model, folder: Path) -> None:
         UserError: it is no finished run, or its card is missing.
     """
     run = read_run(run_folder)
-    card = run_folder / "MODEL_CARD.md"
-    if not card.is_file():
+    if not model.card:
+        card = run_folder / MODEL_CARD
         raise UserError(f"run: {card} is missing; a run of this version writes it, train it again")
     checkpoint = read_checkpoint(run.checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +49,7 @@ def write_bundle(run_folder: Path, model: Model, folder: Path) -> None:
     settings = {key: checkpoint["hyper_parameters"][key] for key in SETTINGS}
     about = {"metadata": json.loads(model.metadata.to_json()), "hyper_parameters": settings}
     write_json(folder / CONFIG, about)
-    shutil.copyfile(card, folder / CARD)
+    write_text(folder / CARD, model.card)
     if model.refusal is not None:
         (folder / REFUSAL).write_bytes(model.refusal.to_bytes())
     write_reference(model, folder)
@@ -65,6 +64,7 @@ def read_bundle(folder: Path, device: torch.device, trust: Collection[str]) -> M
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
+        card = (folder / CARD).read_text(encoding="utf-8")
         settings, about = config["hyper_parameters"], json.dumps(config["metadata"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"model: {folder} is no readable bundle ({error})") from error
@@ -72,4 +72,4 @@ def read_bundle(folder: Path, device: torch.device, trust: Collection[str]) -> M
     classifier = build_classifier(checkpoint, folder / WEIGHTS, trust)
     kept = folder / REFUSAL
     refusal = of_bytes(kept.read_bytes(), kept) if kept.is_file() else None
-    return Model(Predictor(classifier, device), metadata.of_json(about, folder), refusal)
+    return Model(Predictor(classifier, device), metadata.of_json(about, folder), refusal, card)

@@ -33,11 +33,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Model:
-    """One trained network with what it says of itself."""
+    """One trained network with what it says of itself, and its card in Markdown, or none."""
 
     predictor: ImagePredictor
     metadata: Metadata
     refusal: Refusal | None
+    card: str = ""
 
     @property
     def shape(self) -> Shape:

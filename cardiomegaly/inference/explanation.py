@@ -84,7 +84,9 @@ class Explanation:
 
     @property
     def maps(self) -> dict[str, Map]:
-        """The maps that there are, by name."""
+        """The maps that there are, by name; a refused image has none."""
+        if self.row.refused:
+            return {}
         attention = {} if self.attention is None else {"attention": self.attention}
         return attention | {self.contribution_name: self.contribution}
 
@@ -118,7 +120,7 @@ def draw(explanations: Sequence[Explanation]) -> Figure:
     columns = 1 + max(len(explanation.maps) for explanation in explanations)
     size = (PANEL * columns + 0.6, (PANEL + 0.7) * len(explanations) + 0.25)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
-    figure.text(0.5, 0.0, NOT_CLINICAL, ha="center", va="bottom", fontsize=8, color="#666666")
+    figure.supxlabel(NOT_CLINICAL, fontsize=8, color="#666666")
     grid = figure.subplots(len(explanations), columns, squeeze=False)
     for explanation, (plain, *others) in zip(explanations, grid, strict=True):
         _draw_image(plain, explanation)

@@ -70,7 +70,7 @@ def export(model: Model, formats: Sequence[str], folder: Path) -> list[FormatRow
 
 def travelling(model: Model) -> dict[str, str]:
     """What is written into an exported file beside the network."""
-    about = {metadata.KEY: model.metadata.to_json()}
+    about = {metadata.KEY: model.metadata.to_json(), metadata.CARD_KEY: model.card}
     if model.refusal is not None:
         about[metadata.REFUSAL_KEY] = base64.b64encode(model.refusal.to_bytes()).decode()
     return about

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -45,6 +44,7 @@ def _load(path: Path, device: str, trust: Collection[str]) -> Model:
         return _load_onnx(path)
     # Networks and their libraries take seconds: an ONNX file needs none of it.
     from cardiomegaly.model.predictor import Predictor, choose_device, load_classifier
+    from cardiomegaly.training.files import sha256
 
     target = choose_device(device)
     if (path / "config.json").is_file():
@@ -52,19 +52,19 @@ def _load(path: Path, device: str, trust: Collection[str]) -> Model:
 
         return read_bundle(path, target, trust)
     if path.is_dir():
-        from cardiomegaly.training.record import REFUSAL, read_run
+        from cardiomegaly.training.record import MODEL_CARD, REFUSAL, read_run
 
         run = read_run(path)
-        about = metadata.of_run(run, _sha256(run.checkpoint))
         predictor = Predictor(load_classifier(run.checkpoint, trust), target)
-        kept = path / REFUSAL  # which runs of before, or of few images, lack
-        return Model(
-            predictor, about, of_bytes(kept.read_bytes(), kept) if kept.is_file() else None
-        )
+        about = metadata.of_run(run, sha256(run.checkpoint))
+        kept, card = path / REFUSAL, path / MODEL_CARD  # which runs of before lack
+        refusal = of_bytes(kept.read_bytes(), kept) if kept.is_file() else None
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        return Model(predictor, about, refusal, text)
     if path.suffix != ".ckpt":
         raise UserError(f"model: give a run folder, a .ckpt or an .onnx file, got {path}")
     classifier = load_classifier(path, trust)
-    about = metadata.of_checkpoint(path.stem, _sha256(path), classifier.backbone.image_size)
+    about = metadata.of_checkpoint(path.stem, sha256(path), classifier.backbone.image_size)
     return Model(Predictor(classifier, target), about, None)
 
 
@@ -75,11 +75,4 @@ def _load_onnx(path: Path) -> Model:
     about = metadata.of_json(predictor.metadata.get(metadata.KEY, ""), path)
     coded = predictor.metadata.get(metadata.REFUSAL_KEY)
     refusal = of_bytes(base64.b64decode(coded), path) if coded else None
-    return Model(predictor, about, refusal)
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; give the checkpoint of a run")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Model(predictor, about, refusal, predictor.metadata.get(metadata.CARD_KEY, ""))

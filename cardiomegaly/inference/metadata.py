@@ -15,7 +15,8 @@ from cardiomegaly import UserError, __version__
 if TYPE_CHECKING:
     from cardiomegaly.training.record import Run
 
-KEY, REFUSAL_KEY = "cardiomegaly", "cardiomegaly_refusal"  # in the metadata of a file
+# In the metadata of a file:
+KEY, REFUSAL_KEY, CARD_KEY = "cardiomegaly", "cardiomegaly_refusal", "cardiomegaly_card"
 FIT = "stretch"
 LICENCE = "MIT"
 CLASSES = ["no cardiomegaly", "cardiomegaly"]

@@ -5,15 +5,18 @@ It needs nothing from outside: no fonts, no analytics. What is uploaded is delet
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cardiomegaly import UserError
-from cardiomegaly.inference.detector import Detector
+from cardiomegaly.data.dicom import is_dicom, open_dicom
+from cardiomegaly.inference.detector import Detector, Model
 from cardiomegaly.inference.explanation import Explanation
 from cardiomegaly.inference.inputs import SUFFIXES
 from cardiomegaly.inference.metadata import CLASSES, NOT_CLINICAL
@@ -22,7 +25,13 @@ UPLOAD_MB = 32
 KEPT_SECONDS = 60
 VIEW = 512  # pixels of the pictures on the page
 MOST_FILES = 16
-NOTICE = f"## Does this chest X-ray show an enlarged heart?\n**{NOT_CLINICAL.capitalize()}.**"
+TITLE = "## Does this chest X-ray show an enlarged heart?"
+STYLE = """
+#notice { position: fixed; bottom: 0; left: 0; right: 0; z-index: 9; padding: 4px;
+          text-align: center; background: var(--background-fill-secondary) }
+.caption-label { white-space: normal !important; max-width: 100% !important }
+@media (max-width: 600px) { .grid-container { grid-template-columns: 1fr !important } }
+"""  # the notice stays in sight; on a phone maps stand below each other
 
 Picture = NDArray[np.uint8]
 
@@ -61,38 +70,42 @@ def build(detector: Detector, examples: list[Path]) -> Any:
                 reason = str(mistake).replace(file, Path(file).name)
                 said.append(f"**{Path(file).name}**: refused, {reason.removeprefix('input: ')}")
                 continue
-            said.append(in_words(explanation, threshold))
+            said.append(f"{in_words(explanation, threshold)}  \n{about_file(file)}")
             pictures += overlays(explanation, opacity)
         return pictures, "\n\n".join(said)
 
-    about = detector.models[0].metadata
     with gr.Blocks(
         title="cardiomegaly", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     ) as page:
-        gr.Markdown(NOTICE)
+        gr.Markdown(TITLE)
+        gr.Markdown(f"**{NOT_CLINICAL.capitalize()}.**", elem_id="notice")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 files = gr.File(
                     label="Images", file_count="multiple", file_types=list(SUFFIXES), height=160
                 )
                 threshold = gr.Slider(
-                    0, 1, round(detector.threshold, 3), step=0.001, label="Threshold"
-                )
+                    0, 1, round(detector.threshold, 3), step=0.001, label="Threshold",
+                    elem_id="threshold",
+                )  # fmt: skip
                 opacity = gr.Slider(0, 1, 0.45, step=0.05, label="Opacity of the maps")
                 if examples:
                     gr.Examples([[[str(path)]] for path in examples], files, label="Phantoms")
             with gr.Column(scale=2, min_width=280):
                 text = gr.Markdown(elem_id="result")
-                gallery = gr.Gallery(label="Maps", columns=3, object_fit="contain", format="png")
-        with gr.Accordion("Model", open=False):
-            gr.Markdown(
-                f"{about.name}, sha256 `{about.sha256[:16]}`, trained on {about.training}; "
-                f"{about.image_size} pixels; licence {about.licence}. {NOT_CLINICAL.capitalize()}."
-            )
+                gallery = gr.Gallery(
+                    label="Maps", columns=3, object_fit="contain", format="png", height="auto"
+                )
+        for model in detector.models:
+            with gr.Accordion(f"Model card: {model.metadata.name}", open=False):
+                gr.Markdown(card(model))
         given = [files, threshold, opacity]
         files.change(predict, given, [gallery, text], api_name="predict", show_progress="minimal")
         for slider in (threshold, opacity):
-            slider.release(predict, given, [gallery, text], api_visibility="private")
+            slider.change(
+                predict, given, [gallery, text], api_visibility="private",
+                trigger_mode="always_last",
+            )  # fmt: skip
     return page
 
 
@@ -101,6 +114,30 @@ def theme() -> Any:
     import gradio as gr
 
     return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+
+
+def card(model: Model) -> str:
+    """A model's card without its head of key words; what it says of itself where it has none."""
+    about = model.metadata
+    text = model.card.partition("---\n")[2].partition("---\n")[2] or (
+        f"Trained on {about.training}; licence {about.licence}. {NOT_CLINICAL.capitalize()}."
+    )
+    return f"{text}\n\n{about.image_size} pixels, sha256 `{about.sha256}`."
+
+
+def about_file(path: str) -> str:
+    """Size, depth and view of an image that can be read, in words: nothing of the patient."""
+    data = Path(path).read_bytes()
+    if is_dicom(data):
+        file = open_dicom(data, path)
+        view = file.get("ViewPosition") or "unknown"
+        return (
+            f"{file.Columns} x {file.Rows} pixels, {file.BitsStored} bits, "
+            f"{file.PhotometricInterpretation}, DICOM, view {view}"
+        )
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        depth = "16 bits" if image.mode.startswith("I") else "8 bits"
+        return f"{image.width} x {image.height} pixels, {depth}, {image.format}, view unknown"
 
 
 def in_words(explanation: Explanation, threshold: float) -> str:

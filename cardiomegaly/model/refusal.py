@@ -1,11 +1,12 @@
 """Is this a chest radiograph as the model was trained on? If not, why not.
 
 An image is reduced to 32 x 32 grey levels, and these to their ranks, so that exposure does not
-count. Statistics: similarity with the mean training image and with the nearest training images, in
-eight orientations and inverted; what the training images' principal components leave over; and
-how rough the picture is. A multinomial logistic regression on them and their squares says what is
-wrong, and a limit fitted on validation when to say so (`training.refusal_fitting`). Apart from
-these, an image is refused whose pooled features lie farther from the training images' than a limit.
+count. Statistics: similarity with the mean training image in eight orientations (inverted, it is
+negative), the scores of the training images' principal components and what these leave over, and
+how rough the picture is. A small neural network on them, taught on training images and on the same
+made unfit, says what is wrong, and limits fitted on validation when to say so
+(`training.refusal_fitting`). Apart from these, an image is refused whose pooled features lie
+farther from the training images' than a limit.
 
 Source of the last: Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML
 2022.
@@ -14,7 +15,7 @@ Source of the last: Sun et al., "Out-of-Distribution Detection with Deep Nearest
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
@@ -24,9 +25,9 @@ from cardiomegaly import UserError
 
 SIDE = 32
 NEIGHBOUR = 5  # its distance counts, of pooled features
-MIRRORED_SURELY = 0.97  # its probability, before that is said
 BLANK = 4.0  # grey levels of standard deviation
 FIT, MIRRORED, UNLIKE = "fit", "mirrored", "no chest radiograph as it was trained on"
+LIMITS = ("sound", "mirrored", "distance")
 PLACES = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
 ORIENTATIONS = np.stack(
     [np.rot90(start, turn).ravel() for start in (PLACES, PLACES[:, ::-1]) for turn in range(4)]
@@ -37,32 +38,52 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Reference:
-    """What images are compared with: all of the training part.
+    """What images are compared with.
 
     Attributes:
-        mean: (1024,) ranks of the mean image.
-        images: (n, 1024) ranks.
-        components: (K, 1024) principal ones of the ranks.
+        mean: (1024,) ranks of the mean training image, of length 1.
+        components: (K, 1024) principal ones of the training images' ranks and of their mirrors'.
     """
 
     mean: Array
-    images: Array
     components: Array
 
     def statistics(self, grids: Array) -> Array:
         """(B, 32, 32) grey levels -> (B, S)."""
         ranks = to_ranks(grids)
         turned = ranks[:, ORIENTATIONS]  # (B, 8, 1024)
-        near = turned @ self.images.T
         scores = ranks @ self.components.T
         left_over = 1 - (scores**2).sum(1)
         rough = np.abs(np.diff(grids, axis=1)).mean((1, 2)) + np.abs(np.diff(grids)).mean((1, 2))
         spread = grids.std((1, 2))
-        columns = [
-            turned @ self.mean, near.max(2), -near[:, 0].min(1, keepdims=True),
-            scores, np.stack([left_over, rough / (spread + 1), np.log1p(spread)], axis=1),
-        ]  # fmt: skip
-        return np.concatenate(columns, axis=1)
+        others = np.stack([left_over, rough / (spread + 1), np.log1p(spread)], axis=1)
+        return np.concatenate([turned @ self.mean, scores, others], axis=1)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One hidden layer of rectified linear units, from statistics to the probability of each kind.
+
+    Attributes:
+        centre, scale: (S,) of the statistics.
+        hidden, hidden_bias: (S, H) and (H,).
+        output, output_bias: (H, kinds) and (kinds,).
+    """
+
+    centre: Array
+    scale: Array
+    hidden: Array
+    hidden_bias: Array
+    output: Array
+    output_bias: Array
+
+    def probabilities(self, statistics: Array) -> Array:
+        """(B, S) -> (B, kinds)."""
+        given = (statistics - self.centre) / self.scale
+        units = np.maximum(given @ self.hidden + self.hidden_bias, 0)
+        scores = units @ self.output + self.output_bias
+        powers: Array = np.exp(scores - scores.max(1, keepdims=True))
+        return powers / powers.sum(1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -71,60 +92,49 @@ class Refusal:
 
     Attributes:
         reference: for the statistics.
-        centre, scale: (2 S,) of the statistics and their squares.
-        weights, bias: (kinds, 2 S) and (kinds,) of the logistic regression.
+        network: on these.
         kinds: FIT, MIRRORED, and what an unfit image is called.
-        limit: of the probability of being fit or mirrored, below which an image is refused.
-        features: (n, C) of the training images, each of length 1.
-        distance: of the fifth nearest of these, over which an image is refused.
+        features: (n, C) of training images, each of length 1.
+        sound: limit of the probability of being fit or mirrored, below which an image is refused.
+        mirrored: limit of the probability of being mirrored if it is one of both, over which that
+            is said.
+        distance: limit of that of the fifth nearest features, over which an image is refused.
     """
 
     reference: Reference
-    centre: Array
-    scale: Array
-    weights: Array
-    bias: Array
+    network: Network
     kinds: list[str]
-    limit: float
     features: Array
+    sound: float
+    mirrored: float
     distance: float
 
     def reasons(self, pixels: NDArray[np.uint8], pooled: Array) -> list[tuple[bool, str]]:
         """Whether each image (B, H, W) with features (B, C) is refused, and why; or a warning."""
-        grids = to_grids(pixels)
-        probability = self.probabilities(self.reference.statistics(grids))
-        fit = [self.kinds.index(FIT), self.kinds.index(MIRRORED)]
-        sound = probability[:, fit].sum(1)
-        probability[:, self.kinds.index(FIT)] = 0
-        wrong = probability.copy()
-        wrong[:, self.kinds.index(MIRRORED)] = 0
+        probability = self.network.probabilities(self.reference.statistics(to_grids(pixels)))
+        sound, mirrored = soundness(probability, self.kinds)
+        probability[:, [self.kinds.index(FIT), self.kinds.index(MIRRORED)]] = 0
         far = distances(pooled, self.features) > self.distance
         result = []
         for row, flat in enumerate(pixels.std((1, 2)) < BLANK):
             if flat:
                 result.append((True, "blank"))
-            elif sound[row] < self.limit:
-                result.append((True, self.kinds[int(wrong[row].argmax())]))
+            elif sound[row] < self.sound:
+                result.append((True, self.kinds[int(probability[row].argmax())]))
             elif far[row]:
                 result.append((True, UNLIKE))
             else:
-                mirrored = probability[row, fit[1]] > MIRRORED_SURELY
-                result.append((False, "warning: mirrored" if mirrored else ""))
+                warned = mirrored[row] > self.mirrored
+                result.append((False, "warning: mirrored" if warned else ""))
         return result
-
-    def probabilities(self, statistics: Array) -> Array:
-        """(B, S) -> (B, kinds)."""
-        scores = (with_squares(statistics) - self.centre) / self.scale @ self.weights.T + self.bias
-        powers: Array = np.exp(scores - scores.max(1, keepdims=True))
-        return powers / powers.sum(1, keepdims=True)
 
     def to_bytes(self) -> bytes:
         """All of it as an .npz file, numbers in half precision where that is enough."""
         file = io.BytesIO()
-        arrays = {name: getattr(self.reference, name).astype(np.float16) for name in _names()}
-        arrays |= {f.name: getattr(self, f.name) for f in fields(self) if f.name != "reference"}
-        arrays["features"] = self.features.astype(np.float16)
-        np.savez_compressed(file, **arrays)
+        halves = asdict(self.reference) | {"features": self.features}
+        others = asdict(self.network) | {name: getattr(self, name) for name in LIMITS}
+        halves = {name: array.astype(np.float16) for name, array in halves.items()}
+        np.savez_compressed(file, kinds=self.kinds, **halves, **others)
         return file.getvalue()
 
 
@@ -136,24 +146,27 @@ def of_bytes(data: bytes, source: object) -> Refusal:
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-        reference = Reference(**{name: arrays.pop(name).astype(np.float32) for name in _names()})
+            kinds = [str(kind) for kind in file["kinds"]]
+            arrays = {name: file[name].astype(np.float32) for name in file.files if name != "kinds"}
         return Refusal(
-            reference=reference,
-            kinds=[str(kind) for kind in arrays.pop("kinds")],
-            limit=float(arrays.pop("limit")),
-            distance=float(arrays.pop("distance")),
-            **{name: value.astype(np.float32) for name, value in arrays.items()},
+            reference=Reference(arrays.pop("mean"), arrays.pop("components")),
+            kinds=kinds,
+            features=arrays.pop("features"),
+            **{name: float(arrays.pop(name)) for name in LIMITS},
+            network=Network(**arrays),
         )
     except Exception as error:  # whatever a damaged or hostile file makes numpy and zipfile say
         raise UserError(
             f"{source} holds no readable statistics for refusing images ({error}); train or export "
-            "again, or say refuse=false"
+            "again"
         ) from error
 
 
-def _names() -> list[str]:
-    return [field.name for field in fields(Reference)]
+def soundness(probability: Array, kinds: list[str]) -> tuple[Array, Array]:
+    """Of (B, kinds): the probability of being fit or mirrored, and of the latter given that."""
+    mirrored = probability[:, kinds.index(MIRRORED)]
+    sound = probability[:, kinds.index(FIT)] + mirrored
+    return sound, mirrored / np.maximum(sound, 1e-12)
 
 
 def to_grids(pixels: NDArray[np.uint8]) -> Array:
@@ -169,11 +182,6 @@ def to_ranks(grids: Array) -> Array:
     np.put_along_axis(ranks, order, np.arange(SIDE**2, dtype=np.float32)[None], axis=1)
     ranks -= ranks.mean(1, keepdims=True)
     return ranks / np.linalg.norm(ranks, axis=1, keepdims=True)
-
-
-def with_squares(statistics: Array) -> Array:
-    """(B, S) -> (B, 2 S)."""
-    return np.concatenate([statistics, statistics**2], axis=1)
 
 
 def unit(vectors: Array) -> Array:

@@ -17,8 +17,6 @@ from cardiomegaly.reports.run_description import weights_of
 from cardiomegaly.training.files import write_text
 from cardiomegaly.training.record import Run
 
-FILE = "MODEL_CARD.md"
-
 
 def write_card(run: Run, refusal: Refusal | None, path: Path) -> None:
     """Write the card of a finished run.

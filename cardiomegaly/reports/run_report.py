@@ -12,8 +12,9 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from cardiomegaly.data.sampler import BatchKey
 from cardiomegaly.reports.image_sheets import plot_images, plot_maps
-from cardiomegaly.reports.model_card import FILE, write_card
+from cardiomegaly.reports.model_card import write_card
 from cardiomegaly.reports.plots import INK, drawing, plot_epochs, plot_ranking, save_note
+from cardiomegaly.training.record import MODEL_CARD
 from cardiomegaly.training.run import TrainedRun
 
 SHEET = 24  # training images on the sheet
@@ -23,7 +24,7 @@ OVERLAYS = 4  # most confident right, and as many wrong, of each class
 def write(run: TrainedRun) -> None:
     """Draw plots/ and print the closing table."""
     draw(run)
-    write_card(run.record, run.refusal, run.record.folder / FILE)
+    write_card(run.record, run.refusal, run.record.folder / MODEL_CARD)
     print(closing_table(run.record.metrics))
     if (weights := run.record.meta["weights"])["name"] == "none":
         print(f"\nweights: {weights['source']}")

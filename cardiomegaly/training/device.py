@@ -1,16 +1,12 @@
-"""What a run computes on, in which precision, and how it gets its memory."""
+"""What a run computes on, and in which precision."""
 
 from __future__ import annotations
-
-import ctypes
 
 import torch
 from pytorch_lightning import Trainer
 
 from cardiomegaly import UserError
 from cardiomegaly.config import TrainerConfig
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def check_device(trainer: TrainerConfig) -> None:
@@ -60,20 +56,3 @@ def device_name(trainer: Trainer) -> str:
         name = torch.cuda.get_device_name(trainer.strategy.root_device)
         return f"{trainer.num_devices} x {name}"
     return f"cpu, {torch.get_num_threads()} threads"
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory of freed tensors for the next ones.
-
-    By default glibc returns large blocks to the kernel, which clears each page anew when the next
-    tensor of that size is written: on the processor that takes up to half of a forward pass. The
-    process then holds on to the most that it needed. Elsewhere than on glibc nothing happens.
-
-    Source: mallopt(3).
-    """
-    try:
-        c = ctypes.CDLL(None)
-        c.mallopt(M_TRIM_THRESHOLD, -1)
-        c.mallopt(M_MMAP_MAX, 0)
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return

@@ -27,6 +27,7 @@ PREDICTIONS = "predictions.csv"
 HISTORY = "history.csv"
 SPLIT = "split.csv"
 REFUSAL = "refusal.npz"
+MODEL_CARD = "MODEL_CARD.md"
 CHECKPOINT = Path("checkpoints") / "best.ckpt"
 LAST_CHECKPOINT = CHECKPOINT.with_name("last.ckpt")
 

@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
+from cardiomegaly.model.memory import keep_freed_memory
 from cardiomegaly.model.predictor import Predictor, load_classifier
 from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.model.weights import (
@@ -31,7 +32,6 @@ from cardiomegaly.training.device import (
     check_device,
     choose_precision,
     device_name,
-    keep_freed_memory,
     uses_gpu,
 )
 from cardiomegaly.training.features import choose_features, reuse_features

@@ -106,10 +106,12 @@ def test_lossless_jpeg_of_the_first_predictor() -> None:
     np.testing.assert_allclose(read_image(path), plain @ (0.299, 0.587, 0.114), atol=0.5001)
 
 
-def test_colours_become_luminance(tmp_path: Path) -> None:
-    colours = np.stack([values(8), values(8).T.reshape(80, 70), values(8)[::-1]], axis=2)
-    path = written(tmp_path / "a.dcm", np.ascontiguousarray(colours), 8, "RGB")
-    expected = colours @ (0.299, 0.587, 0.114)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colours_become_luminance(tmp_path: Path, bits: int) -> None:
+    ramp = values(bits)
+    colours = np.stack([ramp, ramp.T.reshape(80, 70), ramp[::-1]], axis=2)
+    path = written(tmp_path / "a.dcm", np.ascontiguousarray(colours), bits, "RGB")
+    expected = colours @ (0.299, 0.587, 0.114) * 255 / (2**bits - 1)
     np.testing.assert_allclose(read_image(path), expected, atol=0.5001)
 
 

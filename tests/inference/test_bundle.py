@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 import cardiomegaly
 from cardiomegaly import UserError, export
@@ -35,6 +36,7 @@ def test_a_bundle_is_the_runs_model(bundle: Path, trained_run: Path, phantom_roo
 def test_the_card_has_hugging_faces_form(bundle: Path, trained_run: Path) -> None:
     card = (bundle / "README.md").read_text()
     assert card == (trained_run / "MODEL_CARD.md").read_text()
+    assert ModelCard(card).data.license == "mit"  # the Hub's own reading of the head
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["license"] == "mit" and "radiology" in front["tags"]
     for title in ("Data", "Figures", "Subgroups", "Calibration", "Unfit", "load it", "must not"):

@@ -38,5 +38,5 @@ def test_the_fifth_neighbour_counts() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04cut"])
 def test_rubbish_is_named(data: bytes) -> None:
-    with pytest.raises(UserError, match=r"^here holds no readable statistics .* refuse=false$"):
+    with pytest.raises(UserError, match=r"^here holds no readable statistics .* export again$"):
         of_bytes(data, "here")
