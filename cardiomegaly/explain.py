@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from cardiomegaly import cli
+from cardiomegaly import UserError, cli
 
 
 @dataclass
@@ -34,6 +34,7 @@ def act(options: Options) -> None:
     from cardiomegaly.inference.gallery import HeartBoxes, write_gallery
     from cardiomegaly.inference.inputs import InputFiles
     from cardiomegaly.inference.loading import load
+    from cardiomegaly.inference.metadata import HEART
     from cardiomegaly.model.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -43,6 +44,8 @@ def act(options: Options) -> None:
         options.model, device=options.device, trust=cli.as_list(options.trust),
         threshold=options.threshold,
     )  # fmt: skip
+    if boxes is not None and detector.finding != HEART:
+        raise UserError(f"boxes: they are of hearts, the model finds {detector.finding}")
     print(write_gallery(detector, files, boxes, Path(options.output)))
 
 

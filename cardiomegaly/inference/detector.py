@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cardiomegaly import UserError
 from cardiomegaly.inference.explanation import Explanation, Row
 from cardiomegaly.inference.inputs import Loaded, Shape, Source, as_sources, load, load_batches
-from cardiomegaly.inference.metadata import CLASSES, Metadata
+from cardiomegaly.inference.metadata import Metadata
 from cardiomegaly.model.prediction import ImagePredictor
 from cardiomegaly.model.refusal import Refusal
 
@@ -67,7 +67,11 @@ class Detector:
             raise UserError("model: at least one is needed, got an empty list")
         if threshold is not None and not 0 < threshold < 1:
             raise UserError(f"threshold: must lie between 0 and 1, got {threshold!r}")
+        findings = sorted({model.metadata.finding for model in models})
+        if len(findings) > 1:
+            raise UserError(f"model: all must find the same, got {' and '.join(findings)}")
         self.models = models
+        self.finding = findings[0]
         self.flips = flips
         self.refuse = refuse
         own = float(np.mean([model.metadata.calibrated_threshold for model in models]))
@@ -127,6 +131,10 @@ class Detector:
             contribution_name=model.predictor.contribution_name,
         )
 
+    def decide(self, probability: float, threshold: float) -> str:
+        """The decision in words, such as `no cardiomegaly`."""
+        return self.models[0].metadata.classes[int(probability >= threshold)]
+
     @property
     def _shapes(self) -> list[Shape]:
         return sorted({model.shape for model in self.models})
@@ -152,7 +160,7 @@ class Detector:
     def _row(self, name: str, probability: float, raw: float, unfit: bool, remark: str) -> Row:
         if unfit and self.refuse:
             return Row(name, None, None, self.threshold, "", True, remark)
-        decision = CLASSES[int(probability >= self.threshold)]
+        decision = self.decide(probability, self.threshold)
         remark = f"warning: {remark}" if unfit else remark
         return Row(name, probability, raw, self.threshold, decision, False, remark)
 

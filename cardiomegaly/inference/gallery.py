@@ -13,10 +13,9 @@ from cardiomegaly.data.boxes import NUMBERS, read_boxes
 from cardiomegaly.evaluation.localisation import blind_boxes, score_boxes, score_maps
 from cardiomegaly.inference.detector import Detector
 from cardiomegaly.inference.explanation import Explanation, MapScore, draw
-from cardiomegaly.inference.metadata import NOT_CLINICAL
+from cardiomegaly.inference.metadata import HEART, NOT_CLINICAL
 from cardiomegaly.reports.pages import Report, write_report
 
-FINDING = "Cardiomegaly"
 BLIND = "mean heart box"  # of other images: it never saw this one
 DPI = 130
 WHOLE = 1.0  # fraction of a map for its box, which is not judged here
@@ -32,7 +31,7 @@ class HeartBoxes:
 
     def __init__(self, path: Path) -> None:
         table = read_boxes(path)
-        table = table[table["finding"] == FINDING].drop_duplicates("image")
+        table = table[table["finding"].str.lower() == HEART].drop_duplicates("image")
         self.boxes = table[NUMBERS].to_numpy(np.float64)
         self.rows = {image: row for row, image in enumerate(table["image"])}
         self.blind = score_boxes(blind_boxes(self.boxes)["mean box"], self.boxes)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEY, REFUSAL_KEY, CARD_KEY = "cardiomegaly", "cardiomegaly_refusal", "cardiomegaly_card"
 FIT = "stretch"
 LICENCE = "MIT"
-CLASSES = ["no cardiomegaly", "cardiomegaly"]
+HEART = "cardiomegaly"  # the finding that heart boxes and reports to DICOM are of
 NOT_CLINICAL = "research only, not for clinical use"
 
 
@@ -66,6 +66,11 @@ class Metadata:
         return probability
 
     @property
+    def finding(self) -> str:
+        """What it was trained to find, in lower case."""
+        return self.classes[1]
+
+    @property
     def calibrated_threshold(self) -> float:
         """The threshold on the calibrated probability: it makes the same decisions."""
         return float(self.calibrate(logit(self.threshold)))
@@ -91,7 +96,7 @@ def of_run(run: Run, sha256: str) -> Metadata:
         training="{n_train} images of {data} (cohort {cohort}, split by {split})".format_map(meta),
         split_hash=run.split_hash,
         licence=LICENCE,
-        classes=CLASSES,
+        classes=_classes(str(meta.get("finding") or HEART).lower()),
         version=__version__,
     )
 
@@ -108,9 +113,13 @@ def of_checkpoint(name: str, sha256: str, image_size: int) -> Metadata:
         training="not known: the checkpoint came without its run",
         split_hash=None,
         licence=LICENCE,
-        classes=CLASSES,
+        classes=_classes(HEART),
         version=__version__,
     )
+
+
+def _classes(finding: str) -> list[str]:
+    return [f"no {finding}", finding]
 
 
 def of_json(text: str, source: object) -> Metadata:

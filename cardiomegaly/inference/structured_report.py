@@ -19,7 +19,7 @@ from cardiomegaly import UserError, __version__
 from cardiomegaly.data.dicom import HEADER, INSTALL, is_dicom
 from cardiomegaly.inference.detector import Detector
 from cardiomegaly.inference.explanation import Explanation, Row
-from cardiomegaly.inference.metadata import CLASSES, NOT_CLINICAL
+from cardiomegaly.inference.metadata import HEART, NOT_CLINICAL
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,7 +42,7 @@ class DicomWriter:
         folder: `NUMBER_NAME_report.dcm` and `NUMBER_NAME_overlay.dcm` go there.
 
     Raises:
-        UserError: highdicom is not installed.
+        UserError: highdicom is not installed, or the detector finds something else.
     """
 
     def __init__(self, detector: Detector, folder: Path) -> None:
@@ -50,6 +50,10 @@ class DicomWriter:
             import highdicom  # noqa: F401  (said at once, not after the first batch)
         except ImportError as error:
             raise UserError(f"dicom: highdicom is not installed; {INSTALL}") from error
+        if detector.finding != HEART:
+            raise UserError(
+                f"dicom: reports are of {HEART} alone, the model finds {detector.finding}"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self.detector, self.folder, self.written = detector, folder, 0
 
@@ -96,7 +100,7 @@ class DicomWriter:
         probability = hd.sr.Measurement(
             Code(*PROBABILITY), round(row.probability, 9), Code(*NO_UNITS)
         )
-        present = Code(*(PRESENT if row.decision == CLASSES[1] else ABSENT))
+        present = Code(*(PRESENT if row.decision == HEART else ABSENT))
         group = hd.sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=hd.sr.TrackingIdentifier(uid=hd.UID(), identifier=PROGRAM),
             finding_type=Code(*CARDIOMEGALY),

@@ -19,7 +19,7 @@ from cardiomegaly.data.dicom import is_dicom, open_dicom
 from cardiomegaly.inference.detector import Detector, Model
 from cardiomegaly.inference.explanation import Explanation
 from cardiomegaly.inference.inputs import SUFFIXES
-from cardiomegaly.inference.metadata import CLASSES, NOT_CLINICAL
+from cardiomegaly.inference.metadata import NOT_CLINICAL
 
 UPLOAD_MB = 32
 KEPT_SECONDS = 60
@@ -70,7 +70,7 @@ def build(detector: Detector, examples: list[Path]) -> Any:
                 reason = str(mistake).replace(file, Path(file).name)
                 said.append(f"**{Path(file).name}**: refused, {reason.removeprefix('input: ')}")
                 continue
-            said.append(f"{in_words(explanation, threshold)}  \n{about_file(file)}")
+            said.append(f"{in_words(explanation, detector, threshold)}  \n{about_file(file)}")
             pictures += overlays(explanation, opacity)
         return pictures, "\n\n".join(said)
 
@@ -140,17 +140,17 @@ def about_file(path: str) -> str:
         return f"{image.width} x {image.height} pixels, {depth}, {image.format}, view unknown"
 
 
-def in_words(explanation: Explanation, threshold: float) -> str:
+def in_words(explanation: Explanation, detector: Detector, threshold: float) -> str:
     """What is said of an image: refusal with its reason, or probability, decision and size."""
     row, name = explanation.row, Path(explanation.row.image).name
     if row.probability is None:
         return f"**{name}**: refused, {row.reason}"
-    decision = CLASSES[int(row.probability >= threshold)]
+    decision = detector.decide(row.probability, threshold)
     remark = f" {row.reason}." if row.reason else ""
     return (
         f"**{name}**: {decision} (probability {row.probability:.3f}, threshold {threshold:.3f}). "
         f"Of 100 images that it gives this probability, about {row.probability * 100:.0f} are "
-        f"labelled with an enlarged heart, where they are like those it was calibrated on.{remark}"
+        f"labelled with {detector.finding}, where they are like those it was calibrated on.{remark}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 import cardiomegaly
-from cardiomegaly import UserError
+from cardiomegaly import UserError, explain
 from cardiomegaly.inference.explanation import Row
 from cardiomegaly.training.record import CHECKPOINT, read_run
 
@@ -61,6 +62,24 @@ def test_calibration_and_threshold_make_the_runs_decisions(
     other = cardiomegaly.load(trained_run, threshold=0.999).predict(phantom_root / "images")
     assert set(other["threshold"]) == {0.999}
     assert set(other["decision"]) == {"no cardiomegaly"}
+
+
+def test_another_finding_is_called_by_its_name(
+    trained_run: Path, phantom_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "effusion"
+    shutil.copytree(trained_run, run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["meta"]["finding"] = "Pleural Effusion"
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    table = cardiomegaly.load(run, refuse=False).predict(phantom_root / "images")
+    assert set(table["decision"]) <= {"pleural effusion", "no pleural effusion"}
+    with pytest.raises(UserError, match="all must find the same, got cardiomegaly and pleural eff"):
+        cardiomegaly.load([run, trained_run])
+    words = [f"model={run}", f"input={phantom_root}/images", f"output={tmp_path / 'out'}"]
+    boxes = f"boxes={phantom_root / 'BBox_List_2017.csv'}"
+    assert explain.main([*words, boxes]) == 2
+    assert "boxes: they are of hearts, the model finds pleural effusion" in capsys.readouterr().err
 
 
 def test_flips_and_models_are_averaged(trained_run: Path, phantom_root: Path) -> None:
