@@ -49,7 +49,7 @@ def step_in_memory(
 ) -> Rate:
     """Forward, backward and optimiser on the same batch over and over."""
     batch = noise(config, module.device)
-    optimiser = module.train().configure_optimizers()
+    optimiser = module.train().build_optimizer()
 
     def step() -> None:
         with autocast(module.device, precision):

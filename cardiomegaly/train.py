@@ -110,10 +110,23 @@ def arguments(argv: list[str]) -> list[str]:
         cli.end_with_reader()
         return argv
     flags = [word for word in argv if word not in args.overrides]
-    words = resume.resume_words(resume.sweep_words(cli.read_words(args.overrides)))
+    given = spell_out(cli.read_words(args.overrides))
+    words = resume.resume_words(resume.sweep_words(given))
     if not (args.config_dir or args.config_path or args.config_name or args.experimental_rerun):
         check(words, bool(args.multirun), will_run=args.cfg is None)
     return [*flags, *words]
+
+
+def spell_out(words: list[str]) -> list[str]:
+    """Words with `head._target_=CLASS` and the like in full: of the default's options none is left.
+
+    The group then begins empty (`head=own`), and its options need not be known.
+    """
+    keys = {resume.key_of(word) for word in words}
+    own = [field for field in config.TRUSTED if f"{field}._target_" in keys and field not in keys]
+    return [f"{field}=own" for field in own] + [
+        f"++{word}" if word.partition(".")[0] in own else word for word in words
+    ]
 
 
 def check(words: list[str], multirun: bool, will_run: bool) -> None:
@@ -133,7 +146,8 @@ def check(words: list[str], multirun: bool, will_run: bool) -> None:
         return
     settings = config.check(composed)
     if settings.resume is not None:
-        resume.check_unchanged(Path(settings.resume), composed, OTHER_SETTINGS, longer=True)
+        longer = not settings.schedule  # which may go by the whole length
+        resume.check_unchanged(Path(settings.resume), composed, OTHER_SETTINGS, longer)
     from cardiomegaly.sweep.callback import check_startable  # which knows how folders are named
 
     check_startable([settings])

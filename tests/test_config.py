@@ -58,19 +58,25 @@ def test_features_are_reused_of_a_frozen_backbone_only(
 
 
 def test_every_choice_of_conf_is_of_the_schema(composed: Callable[..., DictConfig]) -> None:
-    for group in ("backbone", "head", "data", "cohort", "split", "augment", "features", "logger"):
+    needed = {"timm": "backbone.model=resnet18", "own": "{}._target_=mine.Own"}
+    for group in (
+        "backbone", "head", "loss", "optimizer", "schedule", "averaging", "data", "cohort",
+        "split", "augment", "features", "logger",
+    ):  # fmt: skip
         for path in (config.CONF_DIR / group).glob("[!_]*.yaml"):
-            config.check(composed(f"{group}={path.stem}"))
+            more = [needed[path.stem].format(group)] if path.stem in needed else []
+            config.check(composed(f"{group}={path.stem}", *more))
 
 
 def test_modules_of_ones_own_are_named_by_trust(composed: Callable[..., DictConfig]) -> None:
     assert config.check(composed()).trust == []
     assert config.check(composed("trust=mine")).trust == ["mine"]
     assert config.check(composed("trust=[a,b.c]")).trust == ["a", "b.c"]
-    assert config.is_trusted("cardiomegaly.model.heads.GAPHead")
-    assert config.is_trusted("b.c.Head", ["a", "b.c"])
+    assert config.is_trusted("cardiomegaly.model.heads.GAPHead", "head")
+    assert not config.is_trusted("torch.nn.Linear", "head")
+    assert config.is_trusted("b.c.Head", "head", ["a", "b.c"])
     for target in ("os.system", "b.c.d.Head", "cardiomegaly.model.heads.torch.load", "Head"):
-        assert not config.is_trusted(target, ["a", "b.c"])
+        assert not config.is_trusted(target, "head", ["a", "b.c"])
 
 
 @pytest.mark.parametrize(

@@ -127,13 +127,15 @@ def build_classifier(
     """
     try:
         settings = checkpoint["hyper_parameters"]
-        tensors = {key.removeprefix(PREFIX): t for key, t in checkpoint["state_dict"].items()}
+        state = checkpoint["state_dict"].items()  # a loss may have tensors too
+        tensors = {key.removeprefix(PREFIX): t for key, t in state if not key.startswith("loss.")}
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise TypeError("its state_dict holds more than tensors")
         check_trusted(settings["head"], "head", trust)
-        classifier = CardiomegalyClassifier(
-            BackboneConfig(**settings["backbone"]), settings["head"]
-        )
+        backbone = BackboneConfig(**settings["backbone"])
+        if backbone._target_ is not None:
+            check_trusted(settings["backbone"], "backbone", trust)
+        classifier = CardiomegalyClassifier(backbone, settings["head"])
     except UserError as mistake:
         raise UserError(f"{path}: {mistake}") from mistake
     except Exception as error:  # whatever a damaged or hostile file makes torch and timm say

@@ -167,6 +167,9 @@ def choose_features(
     if config.backbone.trainable != "none":
         log.info("features=auto: live, since the backbone is trained")
         return "live"
+    if config.backbone._target_ is not None:
+        log.info("features=auto: live, since the code of a backbone of one's own may change")
+        return "live"
     store, parts = _open_store(config, backbone, precision), datamodule.parts
     views = len(_training_views(config))
     rows = views * len(parts["train"]) + len(parts["val"]) + len(parts["test"])

@@ -35,6 +35,7 @@ def describe(
         "model": config.backbone.model,
         "balance": config.balance,
         "head": config.head_name,
+        **{name: getattr(config, name) for name in ("loss", "optimizer", "schedule", "averaging")},
         "seed": config.seed,
         "trainable": config.backbone.trainable,
         "features": config.features.name,

@@ -164,8 +164,19 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
         log.warning("%s (%s)", RANDOM_INSTEAD, missing)
         weights = ObtainedWeights(None, "none", RANDOM_INSTEAD, None)
     module = CardiomegalyModule(
-        asdict(config.backbone), dict(config.head), config.trainer.learning_rate, config.threshold
+        backbone=asdict(config.backbone),
+        head=config.head,
+        loss=config.loss,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        learning_rate=config.trainer.learning_rate,
+        layer_decay=config.trainer.layer_decay,
+        monitor=config.trainer.monitor,
+        threshold=config.threshold,
     )
+    optimizer = module.build_optimizer()  # a mistake in it is noticed at once, and in the schedule
+    if config.schedule:
+        module.build_schedule(optimizer, steps=2, epochs=2)
     if weights.path is not None:
         load_weights(module.classifier.backbone.model, weights.path)
     return module, weights

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.tuner import Tuner
 
 from cardiomegaly import UserError
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
+from cardiomegaly.model.building import build
 from cardiomegaly.training.callbacks import EpochSeed, History, PatientEarlyStopping
 from cardiomegaly.training.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from cardiomegaly.training.module import CardiomegalyModule
@@ -49,6 +51,8 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
         EpochLines(config, history),
         *checkpoint_callbacks(trainer, folder),
     ]
+    if config.averaging:
+        callbacks.append(build(config.averaging, "averaging", WeightAveraging, {}))
     if trainer.progress_bar:
         callbacks.append(ProgressBar(trainer.monitor))
     return (
@@ -58,6 +62,7 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
             strategy=trainer.strategy,
             precision=precision,
             max_epochs=trainer.max_epochs,
+            gradient_clip_val=trainer.gradient_clip_val,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             limit_train_batches=trainer.limit_train_batches,
             deterministic=trainer.deterministic,

@@ -33,7 +33,7 @@ from tests.file_server import closed_url, weights_from
 Train = Callable[..., Path]
 Compose = Callable[..., DictConfig]
 QUICK = ("mobilenetv1", "efficientnetb0")
-BACKBONES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
+BACKBONES = list(config.backbones())
 
 
 @pytest.mark.parametrize("balance", ["true", "false"])
