@@ -30,6 +30,7 @@ TRUSTED = {  # modules whose classes anybody's run may name by `_target_`, where
     "schedule": (OPTIMISATION, "torch.optim.lr_scheduler"),
     "averaging": (OPTIMISATION, "pytorch_lightning.callbacks"),
 }  # fmt: skip
+PARTS = ("backbone", "head")
 TRAINABLE = ("none", "last_stage", "all")
 
 
@@ -332,6 +333,29 @@ class SweepConfig:
 
 
 @dataclass
+class InitConfig:
+    """Which run a training starts from, and what it takes of it.
+
+    Attributes:
+        run: its folder, or a checkpoint; null for none.
+        parts: of `PARTS`; without the backbone, that starts from `backbone.weights`.
+    """
+
+    run: str | None
+    parts: Any
+
+    def __post_init__(self) -> None:
+        self.parts = [self.parts] if isinstance(self.parts, str) else list(self.parts or ())
+        known = bool(self.parts) and not set(self.parts) - set(PARTS)
+        _require(known, "init.parts", f"must name some of {', '.join(PARTS)}", self.parts)
+
+    @property
+    def backbone_from(self) -> str | None:
+        """The run whose backbone is taken, if there is one."""
+        return self.run if "backbone" in self.parts else None
+
+
+@dataclass
 class Config:
     """One run, whole.
 
@@ -351,6 +375,7 @@ class Config:
     threshold: float
     resume: str | None
     trust: Any
+    init: InitConfig
     sweep: SweepConfig
     backbone: BackboneConfig
     head: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -118,10 +119,11 @@ def arguments(argv: list[str]) -> list[str]:
 
 
 def spell_out(words: list[str]) -> list[str]:
-    """Words with `head._target_=CLASS` and the like in full: of the default's options none is left.
+    """Words with `head._target_=CLASS` and the like, and `init=RUN`, in full.
 
-    The group then begins empty (`head=own`), and its options need not be known.
+    Of the options of the default's class none is left: the group begins empty (`head=own`).
     """
+    words = [re.sub(r"^init=", "init.run=", word) for word in words]
     keys = {resume.key_of(word) for word in words}
     own = [field for field in config.TRUSTED if f"{field}._target_" in keys and field not in keys]
     return [f"{field}=own" for field in own] + [

@@ -21,9 +21,11 @@ from cardiomegaly import UserError, cli
 from cardiomegaly.config import backbones
 from cardiomegaly.data.download import download
 from cardiomegaly.model.weights import (
+    HUB,
     PretrainedWeights,
     cache_folder,
     convert_keras,
+    hub_network,
     pretrained_weights,
 )
 
@@ -62,7 +64,11 @@ def act(options: Options) -> int:
     if chosen != "all":
         models = {chosen: models.get(chosen, chosen)}
     weights = {name: pretrained_weights(model) for name, model in models.items()}
-    return show(weights) if options.action == "list" else fetch(weights)
+    if options.action == "list":
+        return show(weights)
+    if chosen.startswith(HUB):
+        hub_network(chosen, download)
+    return fetch(weights)
 
 
 def show(weights: dict[str, PretrainedWeights]) -> int:
@@ -93,6 +99,8 @@ def fetch(weights: dict[str, PretrainedWeights]) -> int:
 
 def _bytes(timm_name: str) -> int:
     """How large the file is about to be, counted on the network as its authors published it."""
+    if not timm.is_model(timm_name):  # of somebody else's on the hub
+        return 0
     with torch.device("meta"):
         state = timm.create_model(timm_name).state_dict()
     return sum(tensor.nbytes for tensor in state.values())

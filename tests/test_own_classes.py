@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_the_page_trains_and_predicts(small: list[str], tmp_path: Path) -> None:
     name, _, rest = block.partition("\n")
     (tmp_path / name.removeprefix("# ")).write_text(rest)
     command = next(line for line in PART.splitlines() if line.startswith("python -m"))
-    given = [word for word in command.split()[3:] if not word.startswith("data")]
+    given = [word for word in shlex.split(command)[3:] if not word.startswith("data")]
     keys = {word.partition("=")[0] for word in given}
     shrunk = [word for word in small if word.partition("=")[0] not in keys]
     run_command("train", [*given, *shrunk, "hydra.run.dir=run"], tmp_path)

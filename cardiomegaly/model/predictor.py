@@ -149,6 +149,26 @@ def build_classifier(
     return classifier.eval()
 
 
+def load_parts(
+    classifier: CardiomegalyClassifier, path: Path | str, parts: Collection[str]
+) -> None:
+    """Load the weights of some parts, of `backbone` and `head`, from a checkpoint of another run.
+
+    Raises:
+        UserError: as `read_checkpoint`, or they are of another network.
+    """
+    state = read_checkpoint(path).get("state_dict", {})
+    for part in parts:
+        module, prefix = classifier.get_submodule(part), f"{PREFIX}{part}."
+        tensors = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+        own = module.state_dict()
+        try:
+            check_fit(Path(path), tensors, own)
+        except UserError as mistake:
+            raise UserError(f"{mistake}; say {part}=... of that run, or init.parts") from mistake
+        module.load_state_dict(own | tensors)
+
+
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
     """What a checkpoint holds, its checksums checked, which torch does not do.
 

@@ -65,8 +65,10 @@ def read_split(run: Run) -> pd.DataFrame:
 
 
 def weights_of(run: Run) -> str:
-    """Which weights a run started from: "pretrained", "random", the name of a file, or a dash."""
+    """Which weights a run started from: "pretrained", "random", or the name of a file or run."""
     recorded, configured = run.meta.get("weights") or {}, run.config.get("backbone") or {}
+    if "backbone" in (run.meta.get("init") or {}).get("parts", ()):
+        return str(recorded["name"])
     if recorded.get("name") == "none":
         return "random"
     word = str(configured.get("weights") or recorded.get("name") or "not recorded")

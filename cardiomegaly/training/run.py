@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,11 +17,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
-from cardiomegaly.model.predictor import Predictor, load_classifier
+from cardiomegaly.model.predictor import Predictor, load_classifier, load_parts
 from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.model.weights import (
+    HUB,
     MissingWeightsError,
     ObtainedWeights,
+    digest,
+    hub_network,
     load_weights,
     obtain,
 )
@@ -39,7 +42,15 @@ from cardiomegaly.training.files import replacing
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.progress import announce, in_terminal
 from cardiomegaly.training.provenance import describe
-from cardiomegaly.training.record import CHECKPOINT, METRICS, REFUSAL, SPLIT, Run, write_results
+from cardiomegaly.training.record import (
+    CHECKPOINT,
+    METRICS,
+    REFUSAL,
+    SPLIT,
+    Run,
+    checkpoint_of,
+    write_results,
+)
 from cardiomegaly.training.refusal_fitting import fit_refusal
 from cardiomegaly.training.results import calibration, part_metrics, predict
 from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
@@ -156,15 +167,12 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
         UserError: the weights are not there or do not fit, or the network or head cannot be built
             as configured.
     """
-    try:
-        weights = obtain(config.backbone.model, config.backbone.weights, download)
-    except MissingWeightsError as missing:
-        if config.data.phantom is None or not config.data.phantom.random_weights:
-            raise
-        log.warning("%s (%s)", RANDOM_INSTEAD, missing)
-        weights = ObtainedWeights(None, "none", RANDOM_INSTEAD, None)
+    weights, backbone = _obtain_weights(config), config.backbone
+    if backbone.model.startswith(HUB):  # a checkpoint is to be read without a network
+        model, options = hub_network(backbone.model, download)
+        backbone = replace(backbone, model=model, options=options | (backbone.options or {}))
     module = CardiomegalyModule(
-        backbone=asdict(config.backbone),
+        backbone=asdict(backbone),
         head=config.head,
         loss=config.loss,
         optimizer=config.optimizer,
@@ -177,9 +185,26 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
     optimizer = module.build_optimizer()  # a mistake in it is noticed at once, and in the schedule
     if config.schedule:
         module.build_schedule(optimizer, steps=2, epochs=2)
-    if weights.path is not None:
+    if weights.path is not None and config.init.backbone_from is None:
         load_weights(module.classifier.backbone.model, weights.path)
+    if config.init.run is not None:
+        load_parts(module.classifier, checkpoint_of(config.init.run), config.init.parts)
     return module, weights
+
+
+def _obtain_weights(config: Config) -> ObtainedWeights:
+    """What the backbone starts from."""
+    if config.init.backbone_from is not None:
+        path = checkpoint_of(config.init.backbone_from)
+        name = path.parent.parent.name if path.name == CHECKPOINT.name else path.name
+        return ObtainedWeights(path, name, str(path), digest(path, "sha256"))
+    try:
+        return obtain(config.backbone.model, config.backbone.weights, download)
+    except MissingWeightsError as missing:
+        if config.data.phantom is None or not config.data.phantom.random_weights:
+            raise
+        log.warning("%s (%s)", RANDOM_INSTEAD, missing)
+        return ObtainedWeights(None, "none", RANDOM_INSTEAD, None)
 
 
 def _prepare_resume(config: Config, folder: Path) -> Path | None:
