@@ -243,6 +243,7 @@ class TrainerConfig:
         batch_size: images a batch on each device, or `auto` on a GPU: the largest that fits.
         monitor: the metric that early stopping and the best checkpoint watch.
         patience: epochs without a better value before the training stops.
+        freeze_epochs: the first epochs, in which a trained backbone rests and the head learns.
         progress_bar: show one.
     """
 
@@ -261,6 +262,7 @@ class TrainerConfig:
     limit_train_batches: Any
     monitor: str
     patience: int
+    freeze_epochs: int
     deterministic: Any
     log_every_n_steps: int
     progress_bar: bool
@@ -406,6 +408,17 @@ class Config:
                     f"{field}._target_: names the class of the {field}, such as {example}; it is "
                     "missing"
                 )
+        rests = self.trainer.freeze_epochs
+        _require(
+            rests == 0 or (0 < rests < self.trainer.max_epochs and self.trainer.devices == 1),
+            "trainer.freeze_epochs", "must be 0, or under trainer.max_epochs and with "
+            "trainer.devices=1", rests,
+        )  # fmt: skip
+        if rests and self.backbone.trainable == "none":
+            raise UserError(
+                f"trainer.freeze_epochs={rests}: then the backbone is to learn, which takes "
+                "backbone.trainable=all or last_stage, got none"
+            )
         interval = self.schedule.get("interval")
         if self.schedule:
             known = interval in ("step", "epoch")

@@ -119,11 +119,13 @@ def arguments(argv: list[str]) -> list[str]:
 
 
 def spell_out(words: list[str]) -> list[str]:
-    """Words with `head._target_=CLASS` and the like, and `init=RUN`, in full.
+    """Words with `head._target_=CLASS` and the like, `init=RUN`, in full.
 
     Of the options of the default's class none is left: the group begins empty (`head=own`).
     """
-    words = [re.sub(r"^init=", "init.run=", word) for word in words]
+    short = {r"^init=": "init.run=", r"^\+schedule=": "schedule="}
+    for pattern, full in short.items():
+        words = [re.sub(pattern, full, word) for word in words]
     keys = {resume.key_of(word) for word in words}
     own = [field for field in config.TRUSTED if f"{field}._target_" in keys and field not in keys]
     return [f"{field}=own" for field in own] + [

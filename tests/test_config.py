@@ -59,6 +59,7 @@ def test_features_are_reused_of_a_frozen_backbone_only(
 
 def test_every_choice_of_conf_is_of_the_schema(composed: Callable[..., DictConfig]) -> None:
     needed = {"timm": "backbone.model=resnet18", "own": "{}._target_=mine.Own"}
+    needed["freeze_then_tune"] = "trainer.max_epochs=9"
     for group in (
         "backbone", "head", "loss", "optimizer", "schedule", "averaging", "data", "cohort",
         "split", "augment", "features", "logger",

@@ -56,6 +56,7 @@ class Backbone(nn.Module):
         shift = -torch.tensor(cfg["mean"]) / std
         self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
         self.trained: list[nn.Module] = []
+        self.resting = False
         self._folded: tuple[object, Any] = (None, self.model)  # no submodule: not in the state
         self.image_size = config.image_size
         self._layout = "NCHW"  # of what the network's forward_features gives, or TOKENS
@@ -83,7 +84,7 @@ class Backbone(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 1 or 3, H, W) -> features (B, C, h, w)."""
-        if self.trained:
+        if self.trained and not self.resting:
             return self.feature_maps(self.model, image)
         with torch.no_grad():
             as_it_is = image.device.type != "cpu" or torch.compiler.is_compiling()
@@ -104,9 +105,16 @@ class Backbone(nn.Module):
         """Switch the trained part; what is frozen stays in eval mode."""
         super().train(mode)
         self.model.eval()
-        for module in self.trained:
+        for module in self.trained if not self.resting else ():
             module.train(mode)
         return self
+
+    def rest(self, resting: bool) -> None:
+        """Hold the trained part as if it were frozen, or let it learn."""
+        self.resting = resting
+        for module in self.trained:
+            module.requires_grad_(not resting)
+        self.train(self.training)
 
     def frozen_modules(self) -> set[nn.Module]:
         """The modules that stay in eval mode."""

@@ -46,7 +46,9 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
     history = History(folder, trainer.mode)
     callbacks: list[Callback] = [
         EpochSeed(config.seed),
-        PatientEarlyStopping(trainer.monitor, patience=trainer.patience, mode=trainer.mode),
+        PatientEarlyStopping(
+            trainer.monitor, trainer.patience, trainer.mode, trainer.freeze_epochs
+        ),
         history,
         EpochLines(config, history),
         *checkpoint_callbacks(trainer, folder),

@@ -61,6 +61,9 @@ OPTIONS = {
     "cosine": ("schedule=cosine", "optimizer=adamw", "loss=focal", "trainer.gradient_clip_val=1"),
     "onecycle": ("schedule=onecycle", "optimizer=sgd", "trainer.layer_decay=0.8"),
     "plateau": ("schedule=plateau", "schedule.patience=0", "loss=smoothed", "loss.smoothing=0.3"),
+    "tuned": ("schedule=freeze_then_tune", "trainer.freeze_epochs=2", "averaging=ema"),
+    "frozen": ("schedule=freeze_then_tune", "trainer.freeze_epochs=4", "optimizer=sgd"),
+    "impatient": ("schedule=freeze_then_tune", "trainer.freeze_epochs=4", "trainer.patience=1"),
     "average": ("averaging=ema", "averaging.decay=0.8", "loss=weighted_bce"),
 }
 

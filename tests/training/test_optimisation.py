@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from pytorch_lightning import LightningModule
 from torch.optim import SGD, Optimizer
 
 from cardiomegaly import UserError, config
+from cardiomegaly.model.predictor import read_checkpoint
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.optimisation import EMA, WarmupCosine, build_schedule
-from cardiomegaly.training.run import build_module
+from cardiomegaly.training.run import build_module, train
 from cardiomegaly.training.trainer import build_trainer
 
 Compose = Callable[..., DictConfig]
@@ -160,7 +163,7 @@ def test_the_average_by_hand_and_what_is_frozen_stays() -> None:
     assert torch.equal(averaged.frozen, frozen)
 
 
-def test_clipping_and_averaging_reach_lightning(composed: Compose, tmp_path: Any) -> None:
+def test_clipping_and_averaging_reach_lightning(composed: Compose, tmp_path: Path) -> None:
     words = "averaging=ema", "averaging.decay=0.5", "trainer.gradient_clip_val=1.5"
     trainer, _ = build_trainer(config.check(composed(*words)), tmp_path, "32-true")
     assert trainer.gradient_clip_val == 1.5
@@ -168,3 +171,59 @@ def test_clipping_and_averaging_reach_lightning(composed: Compose, tmp_path: Any
     trainer, _ = build_trainer(config.check(composed()), tmp_path, "32-true")
     assert trainer.gradient_clip_val is None
     assert not [each for each in trainer.callbacks if isinstance(each, EMA)]
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], part: str) -> bool:
+    names = [name for name in before if name.startswith(f"classifier.{part}.")]
+    return any(not torch.equal(before[name], after[name]) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("words", "tuned_from"),
+    [
+        (("trainer.freeze_epochs=2",), 2),
+        (("trainer.freeze_epochs=3", "trainer.patience=1", "trainer.learning_rate=1e-12"), 2),
+        (("trainer.freeze_epochs=2", "averaging=ema", "averaging.decay=0.5"), 2),
+    ],
+)
+def test_the_head_learns_first_and_then_all(
+    composed: Compose, tmp_path: Path, caplog: Any, words: tuple[str, ...], tuned_from: int
+) -> None:
+    """What rests stays to the last bit, statistics of batch norms too; then it moves."""
+    tiny = "backbone=timm", "backbone.model=test_resnet", "schedule=freeze_then_tune"
+    more = "trainer.max_epochs=4", "trainer.patience=2", "features=auto"
+    settings = config.check(composed(*tiny, *more, *words))
+    states: list[dict[str, torch.Tensor]] = []
+
+    def keep(module: CardiomegalyModule) -> None:
+        states.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level("INFO"):
+        for hook in ("on_train_epoch_start", "on_train_end"):
+            patch.setattr(CardiomegalyModule, hook, keep)
+        assert train(settings, tmp_path / "run") is not None
+    learned = [changed(*pair, "backbone") for pair in pairwise(states)]
+    assert learned == [epoch >= tuned_from for epoch in range(len(learned))]
+    assert True in learned
+    assert all(changed(*pair, "head") for pair in pairwise(states))
+    assert f"from epoch {tuned_from} on the backbone learns too" in caplog.text
+    best = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert changed(states[0], best["state_dict"], "backbone")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("backbone.trainable=none",), "trainer.freeze_epochs=5: then the backbone is to learn"),
+        (
+            ("trainer.max_epochs=5",),
+            "freeze_epochs: must be 0, or under trainer.max_epochs",
+        ),
+        (("trainer.devices=2",), "and with trainer.devices=1, got 5"),
+    ],
+)
+def test_two_phases_that_cannot_be_are_one_line(
+    composed: Compose, words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        config.check(composed("schedule=freeze_then_tune", "trainer.max_epochs=9", *words))
