@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -203,6 +204,8 @@ class AugmentConfig:
         zoom: share of the size, in and out.
         shift: share of the width and height, to either side.
         brightness: smallest and largest factor on the pixels, or null.
+        pipeline: one of albumentations' as `A.to_dict` gives it, instead of all these.
+        file: the YAML file that it was read from.
     """
 
     name: str
@@ -212,6 +215,8 @@ class AugmentConfig:
     zoom: float
     shift: float
     brightness: list[float] | None
+    pipeline: dict[str, Any] | None = None  # stands in conf/augment/pipeline.yaml alone
+    file: str | None = None
 
     def __post_init__(self) -> None:
         ranges = {"horizontal_flip": 1.0, "vertical_flip": 1.0, "rotation": 180.0}
@@ -473,8 +478,11 @@ def check(cfg: DictConfig) -> Config:
         merged = OmegaConf.merge(OmegaConf.structured(Config), own)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        where = error.full_key or "configuration"
-        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+        where, reason = error.full_key or "configuration", str(error).splitlines()[0]
+        _, ours, mistake = reason.partition(f"{UserError.__name__} raised while resolving")
+        if ours:  # by a resolver of ours
+            raise UserError(mistake.partition(": ")[2]) from error
+        raise UserError(f"{where}: {reason}") from error
     assert isinstance(config, Config)  # noqa: S101  (for the type checker)
     return config
 
@@ -538,7 +546,21 @@ def network_name(name: str, model: str) -> str:
     return name if model == usual else re.sub(r"[^\w.-]+", "-", model)
 
 
+def yaml_file(path: str) -> Any:
+    """What a YAML file holds, so that a run records that and not the path alone.
+
+    Raises:
+        UserError: there is no such file, or it is none of YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"augment.file={path}: must be a YAML file ({reason})") from error
+
+
 OmegaConf.register_new_resolver("network_name", network_name, replace=True)  # for conf/
+OmegaConf.register_new_resolver("yaml_file", yaml_file, replace=True)
 
 
 def _require(holds: bool, field: str, allowed: str, got: Any) -> None:

@@ -119,13 +119,18 @@ def arguments(argv: list[str]) -> list[str]:
 
 
 def spell_out(words: list[str]) -> list[str]:
-    """Words with `head._target_=CLASS` and the like, `init=RUN`, in full.
+    """Words with `head._target_=CLASS` and the like, `init=RUN` and `augment=FILE.yaml` in full.
 
     Of the options of the default's class none is left: the group begins empty (`head=own`).
     """
     short = {r"^init=": "init.run=", r"^\+schedule=": "schedule="}
     for pattern, full in short.items():
         words = [re.sub(pattern, full, word) for word in words]
+    files = [word for word in words if re.fullmatch(r"augment=.*\.ya?ml'?", word)]
+    if files:
+        path = resume.quoted(str(Path(resume.value_of(files[-1])).expanduser().absolute()))
+        rest = [word for word in words if word not in files]
+        words = [*rest, "augment=pipeline", f"augment.file={path}"]
     keys = {resume.key_of(word) for word in words}
     own = [field for field in config.TRUSTED if f"{field}._target_" in keys and field not in keys]
     return [f"{field}=own" for field in own] + [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
@@ -57,8 +58,12 @@ def test_features_are_reused_of_a_frozen_backbone_only(
         config.check(composed("features=reuse", "backbone.trainable=all"))
 
 
-def test_every_choice_of_conf_is_of_the_schema(composed: Callable[..., DictConfig]) -> None:
+def test_every_choice_of_conf_is_of_the_schema(
+    composed: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text("transform: {__class_fullname__: HorizontalFlip, p: 0.5}")
     needed = {"timm": "backbone.model=resnet18", "own": "{}._target_=mine.Own"}
+    needed["pipeline"] = f"augment.file={tmp_path / 'a.yaml'}"
     needed["freeze_then_tune"] = "trainer.max_epochs=9"
     for group in (
         "backbone", "head", "loss", "optimizer", "schedule", "averaging", "data", "cohort",

@@ -269,7 +269,9 @@ def _keys(images: pd.Series, view: int, augment: AugmentConfig) -> NDArray[np.ui
     keys = images.to_numpy(np.uint64)
     if view == 0:
         return keys
-    ranges = {name: value for name, value in asdict(augment).items() if name != "name"}
+    ranges = {key: value for key, value in asdict(augment).items() if key not in ("name", "file")}
+    if augment.pipeline is None:
+        del ranges["pipeline"]  # as it was before there were any
     return keys ^ np.uint64(_hash(json.dumps([view, ranges], sort_keys=True)))
 
 
