@@ -53,7 +53,12 @@ from cardiomegaly.training.record import (
 )
 from cardiomegaly.training.refusal_fitting import fit_refusal
 from cardiomegaly.training.results import calibration, part_metrics, predict
-from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
+from cardiomegaly.training.trainer import (
+    build_trainer,
+    end_loggers,
+    find_batch_size,
+    quiet_lightning,
+)
 
 log = logging.getLogger(__name__)
 RANDOM_INSTEAD = (
@@ -101,6 +106,7 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         keep_freed_memory()
         module, weights = build_module(config)  # missing weights are noticed at once
         precision = choose_precision(config.trainer)
+        trainer, history = build_trainer(config, folder, precision)
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
@@ -112,7 +118,6 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         module.to(memory_format=torch.channels_last)
         if config.trainer.compile:
             module.classifier.backbone.compile()
-        trainer, history = build_trainer(config, folder, precision)
         if config.features.name == "reuse":
             device = trainer.strategy.root_device
             reuse_features(config, datamodule, module.classifier.backbone, device, precision)
@@ -120,7 +125,10 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
             if config.trainer.batch_size == "auto":
                 find_batch_size(trainer, module, datamodule)
             announce(config, datamodule, module, weights, trainer, folder)
-            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+            try:
+                trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+            finally:
+                end_loggers(trainer)
         if not trainer.is_global_zero:
             return None
         device = trainer.strategy.root_device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.tuner import Tuner
 
 from cardiomegaly import UserError
@@ -124,10 +126,32 @@ def quiet_lightning(module: CardiomegalyModule | None = None) -> Iterator[None]:
         yield
 
 
+def end_loggers(trainer: Trainer) -> None:
+    """End a run of Weights & Biases, which would go on in the next one of this process."""
+    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        import wandb
+
+        wandb.finish()
+
+
 def _loggers(config: Config, folder: Path) -> list[Logger] | bool:
-    """The configured loggers, each start of a run in a folder of its own below `logs/`."""
+    """The configured loggers, each start of a run in a folder of its own below `logs/`.
+
+    Raises:
+        UserError: the package of one is not installed.
+    """
     starts = len(list((folder / "logs").glob("start-*"))) + 1
-    place: dict[str, Any] = {"save_dir": folder / "logs", "name": f"start-{starts}"}
-    return [
-        instantiate(logger, **place, version=name) for name, logger in config.logger.items()
-    ] or False
+    loggers = []
+    for name, settings in config.logger.items():
+        place = {"save_dir": folder / "logs", "name": f"start-{starts}", "version": name}
+        taken = inspect.signature(get_class(settings["_target_"])).parameters
+        own = {key: value for key, value in place.items() if key in taken and key not in settings}
+        try:
+            loggers.append(instantiate(settings, **own))
+        except InstantiationException as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise UserError(
+                    f"logger: {name} is not installed; say pip install 'cardiomegaly[loggers]'"
+                ) from error
+            raise
+    return loggers or False
