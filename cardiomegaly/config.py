@@ -332,11 +332,15 @@ class SweepConfig:
         name: of its folder below `outputs/sweeps`; null is the time at which it starts.
         resume: folder of a sweep to go on with.
         fail_fast: whether the first job that fails ends the sweep.
+        pruner: of a search: the class of Optuna's that ends hopeless trials, and what that takes.
+        trial: of a search: the number of the trial that a job is, as the search says it.
     """
 
     name: str | None
     resume: str | None
     fail_fast: bool
+    pruner: dict[str, Any] | None
+    trial: int | None
 
 
 @dataclass

@@ -71,8 +71,13 @@ def train_and_report(settings: config.Config, folder: Path) -> float:
     from cardiomegaly.training.files import full_disk_in_one_line
     from cardiomegaly.training.run import train
 
+    callbacks = []
+    if settings.sweep.trial is not None and settings.sweep.pruner is not None:
+        from cardiomegaly.sweep.pruning import Pruning
+
+        callbacks.append(Pruning(folder.parent, settings))
     with full_disk_in_one_line(folder), alone(folder):
-        trained = train(settings, folder)
+        trained = train(settings, folder, callbacks)
         if trained is None:
             return math.nan
         run_report.write(trained)

@@ -126,6 +126,8 @@ class EpochLines(Callback):
         why = f"that was the last of trainer.max_epochs={trainer.max_epochs}"
         if stopping.wait_count >= stopping.patience:
             why = f"{self.monitor} has not been better for trainer.patience={stopping.patience}"
+        elif epoch + 1 < (trainer.max_epochs or 0):
+            why = "it was pruned"
         log.info("the training ends after epoch %d: %s; %s", epoch, why, self._best())
 
     def _best(self) -> str:

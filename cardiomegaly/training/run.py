@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
-from pytorch_lightning import seed_everything
+from pytorch_lightning import Callback, seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cardiomegaly.config import Config
@@ -87,8 +88,13 @@ class TrainedRun:
     refusal: Refusal | None
 
 
-def train(config: Config, folder: Path) -> TrainedRun | None:
+def train(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> TrainedRun | None:
     """Train, test the best checkpoint and write the run folder.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        callbacks: Lightning's, besides those of every training.
 
     Returns:
         The run; None in all but the first process of a distributed training.
@@ -106,7 +112,7 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         keep_freed_memory()
         module, weights = build_module(config)  # missing weights are noticed at once
         precision = choose_precision(config.trainer)
-        trainer, history = build_trainer(config, folder, precision)
+        trainer, history = build_trainer(config, folder, precision, callbacks)
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()

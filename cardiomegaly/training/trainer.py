@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,10 @@ LIGHTNING_ADVICE = (  # chosen on purpose here, or of no use to the reader
 EVAL_MODE = ".*module\\(s\\) in eval mode at the start of training.*"
 
 
-def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer, History]:
-    """Lightning's Trainer with this project's callbacks."""
+def build_trainer(
+    config: Config, folder: Path, precision: Any, others: Sequence[Callback] = ()
+) -> tuple[Trainer, History]:
+    """Lightning's Trainer with this project's callbacks, and others."""
     trainer = config.trainer
     # Filling memory that is written anyway costs 5% of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -53,6 +55,7 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
         ),
         history,
         EpochLines(config, history),
+        *others,
         *checkpoint_callbacks(trainer, folder),
     ]
     if config.averaging:
