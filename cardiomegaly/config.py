@@ -486,6 +486,9 @@ def check(cfg: DictConfig) -> Config:
         _, ours, mistake = reason.partition(f"{UserError.__name__} raised while resolving")
         if ours:  # by a resolver of ours
             raise UserError(mistake.partition(": ")[2]) from error
+        _, missing, key = reason.partition("Missing mandatory value: ")
+        if missing:
+            raise UserError(f"{key}: required but not given; say {key}=...") from error
         raise UserError(f"{where}: {reason}") from error
     assert isinstance(config, Config)  # noqa: S101  (for the type checker)
     return config

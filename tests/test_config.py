@@ -98,3 +98,10 @@ def test_a_network_is_called_what_it_is(
     composed: Callable[..., DictConfig], words: tuple[str, ...], name: str
 ) -> None:
     assert config.check(composed(*words)).backbone.name == name
+
+
+def test_what_must_be_given_is_named(composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(
+        UserError, match=r"^backbone\.model: required but not given; say backbone\.m"
+    ):
+        config.check(composed("backbone=timm"))
