@@ -18,6 +18,7 @@ from cardiomegaly.config import Config
 from cardiomegaly.model.predictor import autocast
 from cardiomegaly.training.device import choose_precision, keep_freed_memory
 from cardiomegaly.training.module import CardiomegalyModule
+from cardiomegaly.training.optimisation import build_optimizer
 from cardiomegaly.training.run import build_module
 
 CPU = torch.device("cpu")
@@ -49,7 +50,7 @@ def step_in_memory(
 ) -> Rate:
     """Forward, backward and optimiser on the same batch over and over."""
     batch = noise(config, module.device)
-    optimiser = module.train().build_optimizer()
+    optimiser = build_optimizer(module.train().hparams, module.classifier)
 
     def step() -> None:
         with autocast(module.device, precision):

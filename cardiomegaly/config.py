@@ -451,8 +451,8 @@ class Config:
     @property
     def trusted(self) -> list[str]:
         """Modules whose classes the checkpoints of this very run may name: what it was told."""
-        named = (self.head["_target_"], self.backbone._target_ or "")
-        return [str(target).rpartition(".")[0] for target in named]
+        named = (self.head["_target_"], self.backbone._target_)
+        return [str(target).rpartition(".")[0] for target in named if target is not None]
 
 
 def mode_of(monitor: str) -> str:

@@ -128,36 +128,17 @@ class CardiomegalyModule(LightningModule):
         # Lightning's sum over an epoch has one term here: with a weight of 1 it changes no digit.
         self.log_dict(metrics, rank_zero_only=False, batch_size=1)
 
-    def build_optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser of head and backbone, each at its own rate.
-
-        Raises:
-            UserError: it cannot be built as configured.
-        """
-        own = self.hparams
-        rates = own["learning_rate"], float(own["backbone"]["learning_rate"]), own["layer_decay"]
-        return build_optimizer(own["optimizer"], self.classifier, *rates)
-
-    def build_schedule(
-        self, optimizer: torch.optim.Optimizer, steps: int, epochs: int
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The schedule of its rates, for a training of so many steps and at most so many epochs.
-
-        Raises:
-            UserError: it cannot be built as configured.
-        """
-        return build_schedule(
-            self.hparams["schedule"], optimizer, steps, epochs, self.hparams["monitor"]
-        )
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and the schedule if there is one."""
-        optimizer, schedule = self.build_optimizer(), self.hparams["schedule"]
+        optimizer, schedule = (
+            build_optimizer(self.hparams, self.classifier),
+            self.hparams["schedule"],
+        )
         if not schedule:
             return optimizer
         steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
         scheduler: Any = {
-            "scheduler": self.build_schedule(optimizer, steps, epochs),
+            "scheduler": build_schedule(self.hparams, optimizer, steps, epochs),
             "interval": schedule["interval"], "monitor": self.hparams["monitor"],
         }  # fmt: skip
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

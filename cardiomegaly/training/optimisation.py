@@ -57,62 +57,55 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def build_optimizer(
-    settings: Mapping[str, Any],
-    classifier: CardiomegalyClassifier,
-    learning_rate: float,
-    backbone_rate: float,
-    layer_decay: float,
-) -> Optimizer:
+def build_optimizer(settings: Mapping[str, Any], classifier: CardiomegalyClassifier) -> Optimizer:
     """The configured optimiser, with the backbone's trained part at rates of its own.
 
     Args:
-        settings: `_target_` and options.
+        settings: of `CardiomegalyModule`: `optimizer`, `learning_rate`, `layer_decay`, and the
+            `learning_rate` of its `backbone`.
         classifier: what is trained.
-        learning_rate: of the head.
-        backbone_rate: of the backbone's last layer.
-        layer_decay: rate of a layer by that of the next one, in the order that timm knows.
 
     Raises:
         UserError: as `building.build`.
     """
+    optimizer, rate = settings["optimizer"], float(settings["backbone"]["learning_rate"])
     groups: list[dict[str, Any]] = [
-        {"params": list(classifier.head.parameters()), "lr": learning_rate}
+        {"params": list(classifier.head.parameters()), "lr": settings["learning_rate"]}
     ]
     trained = [p for p in classifier.backbone.parameters() if p.requires_grad]
-    if trained and layer_decay == 1:
-        groups.append({"params": trained, "lr": backbone_rate})
+    if trained and settings["layer_decay"] == 1:
+        groups.append({"params": trained, "lr": rate})
     elif trained:
         network = classifier.backbone.model
         layers = param_groups_layer_decay(
             network,
-            weight_decay=settings.get("weight_decay", 0.0),
+            weight_decay=optimizer.get("weight_decay", 0.0),
             no_weight_decay_list=getattr(network, "no_weight_decay", set)(),
-            layer_decay=layer_decay,
+            layer_decay=settings["layer_decay"],
         )
-        groups += [layer | {"lr": backbone_rate * layer.pop("lr_scale")} for layer in layers]
-    return build(settings, "optimizer", Optimizer, {"params": groups})
+        groups += [layer | {"lr": rate * layer.pop("lr_scale")} for layer in layers]
+    return build(optimizer, "optimizer", Optimizer, {"params": groups})
 
 
 def build_schedule(
-    settings: Mapping[str, Any], optimizer: Optimizer, steps: int, epochs: int, monitor: str
+    settings: Mapping[str, Any], optimizer: Optimizer, steps: int, epochs: int
 ) -> LRScheduler:
     """The configured schedule; it gets what it names of the length and the rates of the training.
 
     Args:
-        settings: `_target_`, options, and as `interval` what it counts: `step` or `epoch`.
+        settings: of `CardiomegalyModule`: `schedule`, whose `interval` says what it counts, and the
+            metric to `monitor`.
         optimizer: whose rates it sets.
         steps: of the whole training.
         epochs: at most.
-        monitor: the metric that a plateau is looked for in.
 
     Raises:
         UserError: as `building.build`.
     """
-    options = dict(settings)
+    options = dict(settings["schedule"])
     length = steps if options.pop("interval") == "step" else epochs
     offered = {
-        "total_steps": length, "T_max": length, "mode": mode_of(monitor),
+        "total_steps": length, "T_max": length, "mode": mode_of(settings["monitor"]),
         "max_lr": [group["lr"] for group in optimizer.param_groups],
     }  # fmt: skip
     return build(options, "schedule", LRScheduler, {"optimizer": optimizer}, offered)

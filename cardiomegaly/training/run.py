@@ -41,6 +41,7 @@ from cardiomegaly.training.device import (
 from cardiomegaly.training.features import choose_features, reuse_features
 from cardiomegaly.training.files import replacing
 from cardiomegaly.training.module import CardiomegalyModule
+from cardiomegaly.training.optimisation import build_optimizer, build_schedule
 from cardiomegaly.training.progress import announce, in_terminal
 from cardiomegaly.training.provenance import describe
 from cardiomegaly.training.record import (
@@ -196,9 +197,9 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
         monitor=config.trainer.monitor,
         threshold=config.threshold,
     )
-    optimizer = module.build_optimizer()  # a mistake in it is noticed at once, and in the schedule
+    optimizer = build_optimizer(module.hparams, module.classifier)  # mistakes are noticed at once
     if config.schedule:
-        module.build_schedule(optimizer, steps=2, epochs=2)
+        build_schedule(module.hparams, optimizer, steps=2, epochs=2)
     if weights.path is not None and config.init.backbone_from is None:
         load_weights(module.classifier.backbone.model, weights.path)
     if config.init.run is not None:

@@ -48,20 +48,6 @@ def build_trainer(
     # Filling memory that is written anyway costs 5% of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     history = History(folder, trainer.mode)
-    callbacks: list[Callback] = [
-        EpochSeed(config.seed),
-        PatientEarlyStopping(
-            trainer.monitor, trainer.patience, trainer.mode, trainer.freeze_epochs
-        ),
-        history,
-        EpochLines(config, history),
-        *others,
-        *checkpoint_callbacks(trainer, folder),
-    ]
-    if config.averaging:
-        callbacks.append(build(config.averaging, "averaging", WeightAveraging, {}))
-    if trainer.progress_bar:
-        callbacks.append(ProgressBar(trainer.monitor))
     return (
         Trainer(
             accelerator=trainer.accelerator,
@@ -78,13 +64,31 @@ def build_trainer(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # the samplers know their rank
-            callbacks=callbacks,
+            callbacks=[*_callbacks(config, folder, history), *others],
             plugins=[AtomicCheckpointIO()],
             logger=_loggers(config, folder),
             default_root_dir=folder,
         ),
         history,
     )
+
+
+def _callbacks(config: Config, folder: Path, history: History) -> list[Callback]:
+    trainer = config.trainer
+    callbacks: list[Callback] = [
+        EpochSeed(config.seed),
+        PatientEarlyStopping(
+            trainer.monitor, trainer.patience, trainer.mode, trainer.freeze_epochs
+        ),
+        history,
+        EpochLines(config, history),
+        *checkpoint_callbacks(trainer, folder),
+    ]
+    if config.averaging:
+        callbacks.append(build(config.averaging, "averaging", WeightAveraging, {}))
+    if trainer.progress_bar:
+        callbacks.append(ProgressBar(trainer.monitor))
+    return callbacks
 
 
 def find_batch_size(

@@ -18,7 +18,7 @@ from torch.optim import SGD, Optimizer
 from cardiomegaly import UserError, config
 from cardiomegaly.model.predictor import read_checkpoint
 from cardiomegaly.training.module import CardiomegalyModule
-from cardiomegaly.training.optimisation import EMA, WarmupCosine, build_schedule
+from cardiomegaly.training.optimisation import EMA, WarmupCosine, build_optimizer, build_schedule
 from cardiomegaly.training.run import build_module, train
 from cardiomegaly.training.trainer import build_trainer
 
@@ -28,6 +28,10 @@ Compose = Callable[..., DictConfig]
 def module(composed: Compose, *words: str) -> CardiomegalyModule:
     tiny = "backbone=timm", "backbone.model=test_vit", "backbone.trainable=all"
     return build_module(config.check(composed(*tiny, *words)))[0]
+
+
+def optimizer_of(built: CardiomegalyModule) -> Optimizer:
+    return build_optimizer(built.hparams, built.classifier)
 
 
 def optimizer(*rates: float) -> Optimizer:
@@ -72,7 +76,8 @@ def test_schedules_get_the_length_and_the_rates(
 ) -> None:
     moved = optimizer(1.0, 0.1)
     settings = config.check(composed(*words)).schedule
-    schedule = build_schedule(settings, moved, steps=50, epochs=500, monitor="val/loss")
+    own = {"schedule": settings, "monitor": "val/loss"}
+    schedule = build_schedule(own, moved, steps=50, epochs=500)
     rates = rates_of(schedule, moved, 50)
     assert rates.max() == pytest.approx(1.0)
     assert rates[-1, 0] == pytest.approx(last, rel=1e-6)
@@ -84,7 +89,7 @@ def test_a_plateau_knows_what_is_better(composed: Compose, monitor: str, better:
     settings = config.check(composed("schedule=plateau", "schedule.patience=1")).schedule
     for direction, rate in ((better, 1.0), (-better, 0.3)):
         moved = optimizer(1.0)
-        schedule: Any = build_schedule(settings, moved, 9, 9, monitor)
+        schedule: Any = build_schedule({"schedule": settings, "monitor": monitor}, moved, 9, 9)
         for epoch in range(3):
             schedule.step(direction * epoch)
         assert moved.param_groups[0]["lr"] == pytest.approx(rate)
@@ -93,7 +98,7 @@ def test_a_plateau_knows_what_is_better(composed: Compose, monitor: str, better:
 def test_layers_have_rates_of_their_own(composed: Compose) -> None:
     words = "trainer.layer_decay=0.5", "optimizer=adamw", "backbone.learning_rate=1e-4"
     built = module(composed, *words)
-    groups = built.build_optimizer().param_groups
+    groups = optimizer_of(built).param_groups
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     named = dict(built.classifier.backbone.model.named_parameters())
@@ -106,13 +111,13 @@ def test_layers_have_rates_of_their_own(composed: Compose) -> None:
     assert decays[id(named["blocks.0.attn.qkv.weight"])] == 0.01
     assert decays[id(named["blocks.0.norm1.weight"])] == decays[id(named["pos_embed"])] == 0
     assert groups[0]["lr"] == 1e-3
-    plain = module(composed).build_optimizer().param_groups
+    plain = optimizer_of(module(composed)).param_groups
     assert [group["lr"] for group in plain] == [1e-3, 1e-4]
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
 def test_the_optimiser_is_torchs(composed: Compose, name: str) -> None:
-    built = module(composed, f"optimizer={name.lower()}").build_optimizer()
+    built = optimizer_of(module(composed, f"optimizer={name.lower()}"))
     assert type(built) is getattr(torch.optim, name)
 
 
