@@ -75,6 +75,13 @@ def weights_of(run: Run) -> str:
     return "random" if word == "none" else word.rsplit("/", 1)[-1]
 
 
+def learned_by(run: Run) -> str:
+    """The loss of a run, its optimiser, and schedule and average if it had them, by their classes."""
+    used = [run.meta.get(name) for name in ("loss", "optimizer", "schedule", "averaging")]
+    classes = [str(each["_target_"]).rpartition(".")[2] for each in used if each]
+    return ", ".join(classes) or "not recorded"
+
+
 def kinds_of(runs: Sequence[Run]) -> str:
     """Backbones, weights and what was trained, of one run or of several."""
     kinds: dict[str, dict[str, None]] = {}
