@@ -76,7 +76,7 @@ def weights_of(run: Run) -> str:
 
 
 def learned_by(run: Run) -> str:
-    """The loss of a run, its optimiser, and schedule and average if it had them, by their classes."""
+    """Loss and optimiser of a run, schedule and average if it had them, by their classes."""
     used = [run.meta.get(name) for name in ("loss", "optimizer", "schedule", "averaging")]
     classes = [str(each["_target_"]).rpartition(".")[2] for each in used if each]
     return ", ".join(classes) or "not recorded"
