@@ -19,6 +19,7 @@ from cardiomegaly.model.memory import keep_freed_memory
 from cardiomegaly.model.predictor import autocast
 from cardiomegaly.training.device import choose_precision
 from cardiomegaly.training.module import CardiomegalyModule
+from cardiomegaly.training.optimisation import build_optimizer
 from cardiomegaly.training.run import build_module
 
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ def step_in_memory(
 ) -> Rate:
     """Forward, backward and optimiser on the same batch over and over."""
     batch = noise(config, module.device)
-    optimiser = module.train().configure_optimizers()
+    optimiser = build_optimizer(module.train().hparams, module.classifier)
 
     def step() -> None:
         with autocast(module.device, precision):

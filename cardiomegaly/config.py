@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,7 +22,16 @@ MONITORED = ("auroc", "average_precision", "f1", "loss", "sensitivity", "specifi
 FRONTAL = ("PA", "AP")
 VIEWS = (*FRONTAL, "lateral", "other")
 FITS = ("stretch", "pad", "crop")
-TRUSTED = ("cardiomegaly.model.heads",)  # modules whose classes anybody's run may name
+OPTIMISATION = "cardiomegaly.training.optimisation"
+TRUSTED = {  # modules whose classes anybody's run may name by `_target_`, where a class is named
+    "backbone": (),
+    "head": ("cardiomegaly.model.heads",),
+    "loss": ("cardiomegaly.training.losses", "torch.nn"),
+    "optimizer": ("torch.optim",),
+    "schedule": (OPTIMISATION, "torch.optim.lr_scheduler"),
+    "averaging": (OPTIMISATION, "pytorch_lightning.callbacks"),
+}  # fmt: skip
+PARTS = ("backbone", "head")
 TRAINABLE = ("none", "last_stage", "all")
 
 
@@ -37,7 +47,9 @@ class BackboneConfig:
         options: timm's own arguments, such as `pad_type: same`.
         trainable: `none`, `last_stage` or `all`.
         learning_rate: of the trainable part of the backbone.
-        last_stage: modules, by name, that `trainable=last_stage` trains.
+        last_stage: modules, by name, that `trainable=last_stage` trains; none for the last that
+            timm's `feature_info` names.
+        _target_: a class of the user's own instead of a network of timm's, which `options` are for.
     """
 
     name: str
@@ -48,6 +60,7 @@ class BackboneConfig:
     trainable: str
     learning_rate: float
     last_stage: list[str]
+    _target_: str | None = None  # none in older checkpoints
 
     def __post_init__(self) -> None:
         _require(
@@ -191,6 +204,8 @@ class AugmentConfig:
         zoom: share of the size, in and out.
         shift: share of the width and height, to either side.
         brightness: smallest and largest factor on the pixels, or null.
+        pipeline: one of albumentations' as `A.to_dict` gives it, instead of all these.
+        file: the YAML file that it was read from.
     """
 
     name: str
@@ -200,6 +215,8 @@ class AugmentConfig:
     zoom: float
     shift: float
     brightness: list[float] | None
+    pipeline: dict[str, Any] | None = None  # stands in conf/augment/pipeline.yaml alone
+    file: str | None = None
 
     def __post_init__(self) -> None:
         ranges = {"horizontal_flip": 1.0, "vertical_flip": 1.0, "rotation": 180.0}
@@ -224,10 +241,14 @@ class TrainerConfig:
             deterministic, limit_train_batches: as Lightning's.
         precision: as Lightning's; null is bfloat16 where it is faster.
         compile: compile the backbone with torch.compile.
+        gradient_clip_val: the largest norm of all gradients together; null for any.
         learning_rate: of the head.
+        layer_decay: what the rate of each layer of a trained backbone is multiplied by to give that
+            of the layer before it; 1 for the same rate.
         batch_size: images a batch on each device, or `auto` on a GPU: the largest that fits.
         monitor: the metric that early stopping and the best checkpoint watch.
         patience: epochs without a better value before the training stops.
+        freeze_epochs: the first epochs, in which a trained backbone rests and the head learns.
         progress_bar: show one.
     """
 
@@ -239,11 +260,14 @@ class TrainerConfig:
     compile: bool
     max_epochs: int
     learning_rate: float
+    layer_decay: float
+    gradient_clip_val: float | None
     batch_size: Any
     accumulate_grad_batches: int
     limit_train_batches: Any
     monitor: str
     patience: int
+    freeze_epochs: int
     deterministic: Any
     log_every_n_steps: int
     progress_bar: bool
@@ -253,6 +277,10 @@ class TrainerConfig:
             value = getattr(self, field)
             _require(value >= 1, f"trainer.{field}", "must be at least 1", value)
         _require_rate("trainer.learning_rate", self.learning_rate)
+        if self.gradient_clip_val is not None:
+            _require_rate("trainer.gradient_clip_val", self.gradient_clip_val)
+        decay = self.layer_decay
+        _require(0 < decay <= 1, "trainer.layer_decay", "must be over 0 and at most 1", decay)
         size = self.batch_size
         _require(
             size == "auto" or (type(size) is int and size >= 1),
@@ -267,7 +295,7 @@ class TrainerConfig:
     @property
     def mode(self) -> str:
         """Whether a smaller or a larger value of the monitored metric is better."""
-        return "min" if self.monitor == "val/loss" else "max"
+        return mode_of(self.monitor)
 
 
 @dataclass
@@ -304,11 +332,38 @@ class SweepConfig:
         name: of its folder below `outputs/sweeps`; null is the time at which it starts.
         resume: folder of a sweep to go on with.
         fail_fast: whether the first job that fails ends the sweep.
+        pruner: of a search: the class of Optuna's that ends hopeless trials, and what that takes.
+        trial: of a search: the number of the trial that a job is, as the search says it.
     """
 
     name: str | None
     resume: str | None
     fail_fast: bool
+    pruner: dict[str, Any] | None
+    trial: int | None
+
+
+@dataclass
+class InitConfig:
+    """Which run a training starts from, and what it takes of it.
+
+    Attributes:
+        run: its folder, or a checkpoint; null for none.
+        parts: of `PARTS`; without the backbone, that starts from `backbone.weights`.
+    """
+
+    run: str | None
+    parts: Any
+
+    def __post_init__(self) -> None:
+        self.parts = [self.parts] if isinstance(self.parts, str) else list(self.parts or ())
+        known = bool(self.parts) and not set(self.parts) - set(PARTS)
+        _require(known, "init.parts", f"must name some of {', '.join(PARTS)}", self.parts)
+
+    @property
+    def backbone_from(self) -> str | None:
+        """The run whose backbone is taken, if there is one."""
+        return self.run if "backbone" in self.parts else None
 
 
 @dataclass
@@ -321,7 +376,8 @@ class Config:
         threshold: on the probability, for the metrics that need one.
         resume: folder of a run to go on with.
         trust: modules of the user's own whose classes a recorded run may name.
-        head: its class as `_target_`, and what that takes.
+        head, loss, optimizer, schedule, averaging: the class of each as `_target_`, and what that
+            takes; the last two may be empty, and a schedule's `interval` is `step` or `epoch`.
         logger: Lightning's loggers by any name, each its class as `_target_`.
     """
 
@@ -330,9 +386,14 @@ class Config:
     threshold: float
     resume: str | None
     trust: Any
+    init: InitConfig
     sweep: SweepConfig
     backbone: BackboneConfig
     head: dict[str, Any]
+    loss: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    averaging: dict[str, Any]
     data: DataConfig
     cohort: CohortConfig
     split: SplitConfig
@@ -346,15 +407,40 @@ class Config:
         between = 0 < self.threshold < 1
         _require(between, "threshold", "must lie between 0 and 1", self.threshold)
         self.trust = [self.trust] if isinstance(self.trust, str) else list(self.trust or ())
-        if "_target_" not in self.head:
+        examples = {
+            "head": "cardiomegaly.model.heads.GWAPHead", "loss": "torch.nn.BCEWithLogitsLoss",
+            "optimizer": "torch.optim.Adam",
+        }  # fmt: skip
+        for field, example in examples.items():
+            if "_target_" not in getattr(self, field):
+                raise UserError(
+                    f"{field}._target_: names the class of the {field}, such as {example}; it is "
+                    "missing"
+                )
+        rests = self.trainer.freeze_epochs
+        _require(
+            rests == 0 or (0 < rests < self.trainer.max_epochs and self.trainer.devices == 1),
+            "trainer.freeze_epochs", "must be 0, or under trainer.max_epochs and with "
+            "trainer.devices=1", rests,
+        )  # fmt: skip
+        if rests and self.backbone.trainable == "none":
             raise UserError(
-                "head._target_: names the class of the head, such as "
-                "cardiomegaly.model.heads.GWAPHead; it is missing"
+                f"trainer.freeze_epochs={rests}: then the backbone is to learn, which takes "
+                "backbone.trainable=all or last_stage, got none"
             )
+        interval = self.schedule.get("interval")
+        if self.schedule:
+            known = interval in ("step", "epoch")
+            _require(known, "schedule.interval", "must be step or epoch", interval)
         if self.features.name == "reuse" and self.backbone.trainable != "none":
             raise UserError(
                 "features=reuse: needs a frozen backbone (backbone.trainable=none), got "
                 f"backbone.trainable={self.backbone.trainable}; use features=live"
+            )
+        if self.features.name == "reuse" and self.backbone._target_ is not None:
+            raise UserError(
+                "features=reuse: needs a network of timm's, as nothing tells whether the code of "
+                f"{self.backbone._target_} has changed; use features=live"
             )
 
     @property
@@ -365,17 +451,24 @@ class Config:
     @property
     def trusted(self) -> list[str]:
         """Modules whose classes the checkpoints of this very run may name: what it was told."""
-        return [str(self.head["_target_"]).rpartition(".")[0]]
+        named = (self.head["_target_"], self.backbone._target_)
+        return [str(target).rpartition(".")[0] for target in named if target is not None]
 
 
-def is_trusted(target: str, trust: Iterable[str] = ()) -> bool:
+def mode_of(monitor: str) -> str:
+    """`min` for a metric of which a smaller value is better, else `max`."""
+    return "min" if monitor == "val/loss" else "max"
+
+
+def is_trusted(target: str, field: str, trust: Iterable[str] = ()) -> bool:
     """Whether a class that a recorded run names may be built.
 
     Args:
         target: its dotted name.
+        field: what is built of it, such as `head`.
         trust: the user's own modules, as named on the own command line (`trust=mymodule`).
     """
-    return target.rpartition(".")[0] in {*TRUSTED, *trust}
+    return target.rpartition(".")[0] in {*TRUSTED[field], *trust}
 
 
 def check(cfg: DictConfig) -> Config:
@@ -389,8 +482,14 @@ def check(cfg: DictConfig) -> Config:
         merged = OmegaConf.merge(OmegaConf.structured(Config), own)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        where = error.full_key or "configuration"
-        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+        where, reason = error.full_key or "configuration", str(error).splitlines()[0]
+        _, ours, mistake = reason.partition(f"{UserError.__name__} raised while resolving")
+        if ours:  # by a resolver of ours
+            raise UserError(mistake.partition(": ")[2]) from error
+        _, missing, key = reason.partition("Missing mandatory value: ")
+        if missing:
+            raise UserError(f"{key}: required but not given; say {key}=...") from error
+        raise UserError(f"{where}: {reason}") from error
     assert isinstance(config, Config)  # noqa: S101  (for the type checker)
     return config
 
@@ -431,6 +530,18 @@ def _data_file(name: str) -> DictConfig:
     return merged
 
 
+def backbones() -> dict[str, str]:
+    """The files of `conf/backbone` that mean one network, by name, with timm's name of it."""
+    files = sorted((CONF_DIR / "backbone").glob("[!_]*.yaml"))
+    models = {file.stem: str(_model_of(file)) for file in files}
+    return {name: model for name, model in models.items() if not model.startswith(("?", "$"))}
+
+
+def _model_of(file: Path) -> Any:
+    values: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return values["model"]
+
+
 def network_name(name: str, model: str) -> str:
     """What a network is called: by the name of its file in `conf/backbone`, if it is that model.
 
@@ -438,11 +549,25 @@ def network_name(name: str, model: str) -> str:
         name: of the file.
         model: timm's name, which `backbone.model=...` may have replaced.
     """
-    usual = OmegaConf.select(OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml"), "model")
+    usual = _model_of(CONF_DIR / "backbone" / f"{name}.yaml")
     return name if model == usual else re.sub(r"[^\w.-]+", "-", model)
 
 
+def yaml_file(path: str) -> Any:
+    """What a YAML file holds, so that a run records that and not the path alone.
+
+    Raises:
+        UserError: there is no such file, or it is none of YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"augment.file={path}: must be a YAML file ({reason})") from error
+
+
 OmegaConf.register_new_resolver("network_name", network_name, replace=True)  # for conf/
+OmegaConf.register_new_resolver("yaml_file", yaml_file, replace=True)
 
 
 def _require(holds: bool, field: str, allowed: str, got: Any) -> None:

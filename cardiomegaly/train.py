@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -70,8 +71,13 @@ def train_and_report(settings: config.Config, folder: Path) -> float:
     from cardiomegaly.training.files import full_disk_in_one_line
     from cardiomegaly.training.run import train
 
+    callbacks = []
+    if settings.sweep.trial is not None and settings.sweep.pruner is not None:
+        from cardiomegaly.sweep.pruning import Pruning
+
+        callbacks.append(Pruning(folder.parent, settings))
     with full_disk_in_one_line(folder), alone(folder):
-        trained = train(settings, folder)
+        trained = train(settings, folder, callbacks)
         if trained is None:
             return math.nan
         run_report.write(trained)
@@ -110,10 +116,31 @@ def arguments(argv: list[str]) -> list[str]:
         cli.end_with_reader()
         return argv
     flags = [word for word in argv if word not in args.overrides]
-    words = resume.resume_words(resume.sweep_words(cli.read_words(args.overrides)))
+    given = spell_out(cli.read_words(args.overrides))
+    words = resume.resume_words(resume.sweep_words(given))
     if not (args.config_dir or args.config_path or args.config_name or args.experimental_rerun):
         check(words, bool(args.multirun), will_run=args.cfg is None)
     return [*flags, *words]
+
+
+def spell_out(words: list[str]) -> list[str]:
+    """Words with `head._target_=CLASS` and the like, `init=RUN` and `augment=FILE.yaml` in full.
+
+    Of the options of the default's class none is left: the group begins empty (`head=own`).
+    """
+    short = {r"^init=": "init.run=", r"^\+schedule=": "schedule="}
+    for pattern, full in short.items():
+        words = [re.sub(pattern, full, word) for word in words]
+    files = [word for word in words if re.fullmatch(r"augment=.*\.ya?ml'?", word)]
+    if files:
+        path = resume.quoted(str(Path(resume.value_of(files[-1])).expanduser().absolute()))
+        rest = [word for word in words if word not in files]
+        words = [*rest, "augment=pipeline", f"augment.file={path}"]
+    keys = {resume.key_of(word) for word in words}
+    own = [field for field in config.TRUSTED if f"{field}._target_" in keys and field not in keys]
+    return [f"{field}=own" for field in own] + [
+        f"++{word}" if word.partition(".")[0] in own else word for word in words
+    ]
 
 
 def check(words: list[str], multirun: bool, will_run: bool) -> None:
@@ -133,7 +160,8 @@ def check(words: list[str], multirun: bool, will_run: bool) -> None:
         return
     settings = config.check(composed)
     if settings.resume is not None:
-        resume.check_unchanged(Path(settings.resume), composed, OTHER_SETTINGS, longer=True)
+        longer = not settings.schedule  # which may go by the whole length
+        resume.check_unchanged(Path(settings.resume), composed, OTHER_SETTINGS, longer)
     from cardiomegaly.sweep.callback import check_startable  # which knows how folders are named
 
     check_startable([settings])

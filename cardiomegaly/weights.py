@@ -16,15 +16,16 @@ from pathlib import Path
 
 import timm
 import torch
-from omegaconf import OmegaConf
 
 from cardiomegaly import UserError, cli
-from cardiomegaly.config import CONF_DIR
+from cardiomegaly.config import backbones
 from cardiomegaly.data.download import download
 from cardiomegaly.model.weights import (
+    HUB,
     PretrainedWeights,
     cache_folder,
     convert_keras,
+    hub_network,
     pretrained_weights,
 )
 
@@ -34,7 +35,7 @@ MB = 1e6
 @dataclass
 class Options:
     action: str = cli.option("list, fetch or convert", "list")
-    backbone: str = cli.option("all, or one of conf/backbone", "all")
+    backbone: str = cli.option("all, one of conf/backbone, or a name that timm knows", "all")
     source: str = cli.option("Keras' HDF5 file, to convert", "")
     target: str = cli.option("safetensors file to write", "")
 
@@ -59,15 +60,15 @@ def act(options: Options) -> int:
         return 0
     if options.action not in ("list", "fetch"):
         raise UserError(f"action: must be list, fetch or convert, got {options.action!r}")
-    files = sorted((CONF_DIR / "backbone").glob("[!_]*.yaml"))
-    weights = {file.stem: pretrained_weights(OmegaConf.load(file).model) for file in files}
-    if options.backbone != "all":
-        if options.backbone not in weights:
-            raise UserError(
-                f"backbone: must be all or one of {', '.join(weights)}, got {options.backbone!r}"
-            )
-        weights = {options.backbone: weights[options.backbone]}
-    return show(weights) if options.action == "list" else fetch(weights)
+    models, chosen = backbones(), options.backbone
+    if chosen != "all":
+        models = {chosen: models.get(chosen, chosen)}
+    weights = {name: pretrained_weights(model) for name, model in models.items()}
+    if options.action == "list":
+        return show(weights)
+    if chosen.startswith(HUB):
+        hub_network(chosen, download)
+    return fetch(weights)
 
 
 def show(weights: dict[str, PretrainedWeights]) -> int:
@@ -98,6 +99,8 @@ def fetch(weights: dict[str, PretrainedWeights]) -> int:
 
 def _bytes(timm_name: str) -> int:
     """How large the file is about to be, counted on the network as its authors published it."""
+    if not timm.is_model(timm_name):  # of somebody else's on the hub
+        return 0
     with torch.device("meta"):
         state = timm.create_model(timm_name).state_dict()
     return sum(tensor.nbytes for tensor in state.values())

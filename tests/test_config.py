@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
@@ -57,20 +58,31 @@ def test_features_are_reused_of_a_frozen_backbone_only(
         config.check(composed("features=reuse", "backbone.trainable=all"))
 
 
-def test_every_choice_of_conf_is_of_the_schema(composed: Callable[..., DictConfig]) -> None:
-    for group in ("backbone", "head", "data", "cohort", "split", "augment", "features", "logger"):
+def test_every_choice_of_conf_is_of_the_schema(
+    composed: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text("transform: {__class_fullname__: HorizontalFlip, p: 0.5}")
+    needed = {"timm": "backbone.model=resnet18", "own": "{}._target_=mine.Own"}
+    needed["pipeline"] = f"augment.file={tmp_path / 'a.yaml'}"
+    needed["freeze_then_tune"] = "trainer.max_epochs=9"
+    for group in (
+        "backbone", "head", "loss", "optimizer", "schedule", "averaging", "data", "cohort",
+        "split", "augment", "features", "logger",
+    ):  # fmt: skip
         for path in (config.CONF_DIR / group).glob("[!_]*.yaml"):
-            config.check(composed(f"{group}={path.stem}"))
+            more = [needed[path.stem].format(group)] if path.stem in needed else []
+            config.check(composed(f"{group}={path.stem}", *more))
 
 
 def test_modules_of_ones_own_are_named_by_trust(composed: Callable[..., DictConfig]) -> None:
     assert config.check(composed()).trust == []
     assert config.check(composed("trust=mine")).trust == ["mine"]
     assert config.check(composed("trust=[a,b.c]")).trust == ["a", "b.c"]
-    assert config.is_trusted("cardiomegaly.model.heads.GAPHead")
-    assert config.is_trusted("b.c.Head", ["a", "b.c"])
+    assert config.is_trusted("cardiomegaly.model.heads.GAPHead", "head")
+    assert not config.is_trusted("torch.nn.Linear", "head")
+    assert config.is_trusted("b.c.Head", "head", ["a", "b.c"])
     for target in ("os.system", "b.c.d.Head", "cardiomegaly.model.heads.torch.load", "Head"):
-        assert not config.is_trusted(target, ["a", "b.c"])
+        assert not config.is_trusted(target, "head", ["a", "b.c"])
 
 
 @pytest.mark.parametrize(
@@ -86,3 +98,10 @@ def test_a_network_is_called_what_it_is(
     composed: Callable[..., DictConfig], words: tuple[str, ...], name: str
 ) -> None:
     assert config.check(composed(*words)).backbone.name == name
+
+
+def test_what_must_be_given_is_named(composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(
+        UserError, match=r"^backbone\.model: required but not given; say backbone\.m"
+    ):
+        config.check(composed("backbone=timm"))

@@ -109,6 +109,14 @@ def test_head(project: Path, small: list[str]) -> None:
 
 
 @pytest.mark.slow
+def test_schedule(project: Path, small: list[str]) -> None:
+    (command,) = make("A loss, an optimiser, a schedule", project)
+    folder = train(f"{command} schedule.step_size=1 trainer.max_epochs=2", project, small)
+    rates = pd.read_csv(folder / "history.csv")["lr"]
+    assert rates.tolist() == pytest.approx([1e-3, 1e-4])
+
+
+@pytest.mark.slow
 def test_label_table(project: Path, small: list[str], phantom_root: Path) -> None:
     (command,) = make("A label table", project)
     given = load_labelled_images(read_data("nih", {"root": str(phantom_root)})).table

@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from cardiomegaly import cli, config
+from cardiomegaly import cli, config, train
 
 
 def compose_training(words: list[str]) -> list[config.Config]:
     """The checked configuration of each job of `python -m cardiomegaly.train WORDS`."""
-    overrides = [word for word in words if word != "-m"]
+    overrides = train.spell_out([word for word in words if word != "-m"])
     parsed = OverridesParser.create().parse_overrides(overrides)
     jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     with initialize_config_dir(str(config.CONF_DIR.resolve()), version_base="1.3"):

@@ -29,7 +29,7 @@ from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.data.sampler import SequentialBatches, TrainingBatches
 from cardiomegaly.data.store import RowStore
 from cardiomegaly.data.tables import find_file
-from cardiomegaly.data.transforms import build_augmentation
+from cardiomegaly.data.transforms import build_augmentation, check_augmentation
 
 log = logging.getLogger(__name__)
 NEXT_EPOCH = "next_epoch"
@@ -65,6 +65,7 @@ class CardiomegalyDataModule(LightningDataModule):
         on_gpu: bool,
     ) -> None:
         super().__init__()
+        check_augmentation(augment, image_size)
         self.data = data
         self.cohort = cohort
         self.split = split

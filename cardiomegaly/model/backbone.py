@@ -1,5 +1,8 @@
 """A timm network as feature extractor: grey images in, feature maps out.
 
+Any network serves that gives maps: as (B, C, h, w), as (B, h, w, C) where timm says so
+(`output_fmt`), or as tokens that its `forward_intermediates` makes a map of.
+
 Design choices: normalisation belongs to the network, so nobody can forget it; a frozen network
 runs without gradients and keeps batch norm in eval mode, whatever `train()` says, and on the
 processor with its batch norms folded; weights are loaded from a file by
@@ -8,19 +11,23 @@ processor with its batch norms folded; weights are loaded from a file by
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 import cardiomegaly.model.inceptionv3
 import cardiomegaly.model.resnet152v2  # noqa: F401  (both register their network with timm)
 from cardiomegaly import UserError
 from cardiomegaly.config import BackboneConfig
+from cardiomegaly.model.building import TARGET, build
 from cardiomegaly.model.folding import fold_batch_norms
 
 WHITE = 255.0
+TOKENS = "tokens"
 
 
 class Backbone(nn.Module):
@@ -30,10 +37,11 @@ class Backbone(nn.Module):
         config: which network, and which part of it is trained.
 
     Raises:
-        UserError: timm does not know the network or an option, or `last_stage` names no module.
+        UserError: timm does not know the network or an option, it gives no feature maps of this
+            image size, or `last_stage` names no module.
     """
 
-    model: Any  # a timm network
+    model: Any  # a timm network, or the user's own
     scale: torch.Tensor
     shift: torch.Tensor
 
@@ -41,16 +49,18 @@ class Backbone(nn.Module):
         super().__init__()
         self.trainable = config.trainable
         self.model = _create(config)
-        cfg = self.model.pretrained_cfg
+        cfg = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+        cfg |= getattr(self.model, "pretrained_cfg", {})
         std = torch.tensor(cfg["std"])
         self.register_buffer("scale", (1 / (WHITE * std)).view(1, -1, 1, 1), persistent=False)
         shift = -torch.tensor(cfg["mean"]) / std
         self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
-        self.num_features: int = self.model.num_features
         self.trained: list[nn.Module] = []
+        self.resting = False
         self._folded: tuple[object, Any] = (None, self.model)  # no submodule: not in the state
         self.image_size = config.image_size
-        self.feature_size = self._measure()
+        self._layout = "NCHW"  # of what the network's forward_features gives, or TOKENS
+        self.num_features, *self.feature_size = self._measure(config.model)
         self.trained = self._choose_trained(config.last_stage)
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
@@ -74,20 +84,37 @@ class Backbone(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 1 or 3, H, W) -> features (B, C, h, w)."""
-        if self.trained:
-            return self.model.forward_features(self.normalise(image))
+        if self.trained and not self.resting:
+            return self.feature_maps(self.model, image)
         with torch.no_grad():
             as_it_is = image.device.type != "cpu" or torch.compiler.is_compiling()
-            network = self.model if as_it_is else self._folded_network()
-            return network.forward_features(self.normalise(image))
+            unfolded = as_it_is or self._layout == TOKENS
+            return self.feature_maps(self.model if unfolded else self._folded_network(), image)
+
+    def feature_maps(self, network: Any, image: torch.Tensor) -> torch.Tensor:
+        """(B, 1 or 3, H, W) -> features (B, C, h, w) of the network, or of one like it."""
+        normalised = self.normalise(image)
+        if self._layout == TOKENS:
+            return network.forward_intermediates(
+                normalised, indices=1, norm=self._norm, intermediates_only=True
+            )[0]
+        features = network.forward_features(normalised)
+        return features.permute(0, 3, 1, 2) if self._layout == "NHWC" else features
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch the trained part; what is frozen stays in eval mode."""
         super().train(mode)
         self.model.eval()
-        for module in self.trained:
+        for module in self.trained if not self.resting else ():
             module.train(mode)
         return self
+
+    def rest(self, resting: bool) -> None:
+        """Hold the trained part as if it were frozen, or let it learn."""
+        self.resting = resting
+        for module in self.trained:
+            module.requires_grad_(not resting)
+        self.train(self.training)
 
     def frozen_modules(self) -> set[nn.Module]:
         """The modules that stay in eval mode."""
@@ -113,20 +140,39 @@ class Backbone(nn.Module):
         if self.trainable == "all":
             return [self.model]
         modules = dict(self.model.named_modules())
-        unknown = [name for name in last_stage if name not in modules]
-        if unknown or not last_stage:
+        stages: Any = getattr(self.model, "feature_info", None) or []
+        named = last_stage or [stages[-1]["module"] for _ in stages[:1]]
+        unknown = [name for name in named if name not in modules]
+        if unknown or not named:
             raise UserError(
                 f"backbone.last_stage: names modules of the network, such as "
                 f"{', '.join(name for name, _ in self.model.named_children())}; got {last_stage}"
             )
-        return [modules[name] for name in last_stage]
+        return [modules[name] for name in named]
 
     @torch.no_grad()
-    def _measure(self) -> tuple[int, int]:
-        """Height and width of the feature maps."""
+    def _measure(self, name: str) -> tuple[int, int, int]:
+        """Channels, height and width of the feature maps; finds out how the network gives them."""
         self.model.eval()
-        features = self.model.forward_features(self.normalise(self._probe()))
-        return features.shape[2], features.shape[3]
+        try:
+            features = self.model.forward_features(self.normalise(self._probe()))
+            if isinstance(features, torch.Tensor) and features.ndim == 4:
+                self._layout = getattr(self.model, "output_fmt", "NCHW")
+                if self._layout == "NHWC":
+                    features = features.permute(0, 3, 1, 2)
+            else:
+                self._layout = TOKENS
+                taken = inspect.signature(self.model.forward_intermediates).parameters
+                self._norm = "norm" in taken and hasattr(self.model, "norm")
+                features = self.feature_maps(self.model, self._probe())
+            _, channels, height, width = features.shape
+        except Exception as error:  # whatever networks say of a size that does not suit them
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"backbone.model: {name} gives no feature maps of an image of {self.image_size} "
+                f"pixels ({reason}); use another backbone.image_size, or another network"
+            ) from error
+        return channels, height, width
 
     def _probe(self) -> torch.Tensor:
         """An image of noise (1, 1, H, W), always the same."""
@@ -135,11 +181,21 @@ class Backbone(nn.Module):
 
 
 def _create(config: BackboneConfig) -> nn.Module:
-    try:
-        return timm.create_model(
-            config.model, pretrained=False, num_classes=0, global_pool="", **(config.options or {})
+    """The network, with random weights; one of a fixed input size is made for this one."""
+    options = dict(config.options or {})
+    if config._target_ is not None:
+        return build({TARGET: config._target_, **options}, "backbone", nn.Module, {})
+    if not timm.is_model(config.model):  # nor "hf_hub:...", which timm would look up in the network
+        raise UserError(
+            f"backbone.model: timm does not know {config.model!r}; timm.list_models() names what "
+            "it knows"
         )
-    except RuntimeError as error:  # timm's "Unknown model" and "Invalid pretrained tag"
+    try:
+        cfg = timm.get_pretrained_cfg(config.model)
+        if cfg is not None and cfg.fixed_input_size:
+            options = {"img_size": config.image_size} | options
+        return timm.create_model(config.model, pretrained=False, num_classes=0, **options)
+    except RuntimeError as error:  # timm's "Invalid pretrained tag"
         raise UserError(
             f"backbone.model: timm does not know {config.model!r} ({error}); "
             "timm.list_models() names what it knows"

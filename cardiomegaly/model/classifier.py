@@ -32,11 +32,14 @@ class CardiomegalyClassifier(nn.Module):
     def __init__(self, backbone: BackboneConfig, head: Mapping[str, Any]) -> None:
         super().__init__()
         self.backbone = Backbone(backbone)
-        self.head = build(
+        self.head: nn.Module = build(
             head,
             "head",
-            in_features=self.backbone.num_features,
-            feature_size=self.backbone.feature_size,
+            nn.Module,
+            {
+                "in_features": self.backbone.num_features,
+                "feature_size": self.backbone.feature_size,
+            },
         )
 
     def forward(self, image: torch.Tensor) -> HeadOutput:

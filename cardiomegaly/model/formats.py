@@ -49,7 +49,7 @@ class Exported(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, 1, H, W) `uint8` -> (B,), (B,), (B, C), and the maps (B, h, w)."""
-        features = self.backbone.model.forward_features(self.backbone.normalise(image))
+        features = self.backbone.feature_maps(self.backbone.model, image)
         logits, attention = self.head(features)
         maps = [] if attention is None else [attention[:, 0]]
         if self.explains:

@@ -127,13 +127,15 @@ def build_classifier(
     """
     try:
         settings = checkpoint["hyper_parameters"]
-        tensors = {key.removeprefix(PREFIX): t for key, t in checkpoint["state_dict"].items()}
+        state = checkpoint["state_dict"].items()  # a loss may have tensors too
+        tensors = {key.removeprefix(PREFIX): t for key, t in state if not key.startswith("loss.")}
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise TypeError("its state_dict holds more than tensors")
         check_trusted(settings["head"], "head", trust)
-        classifier = CardiomegalyClassifier(
-            BackboneConfig(**settings["backbone"]), settings["head"]
-        )
+        backbone = BackboneConfig(**settings["backbone"])
+        if backbone._target_ is not None:
+            check_trusted(settings["backbone"], "backbone", trust)
+        classifier = CardiomegalyClassifier(backbone, settings["head"])
     except UserError as mistake:
         raise UserError(f"{path}: {mistake}") from mistake
     except Exception as error:  # whatever a damaged or hostile file makes torch and timm say
@@ -145,6 +147,26 @@ def build_classifier(
     check_fit(Path(path), tensors, own)
     classifier.load_state_dict(own | tensors)
     return classifier.eval()
+
+
+def load_parts(
+    classifier: CardiomegalyClassifier, path: Path | str, parts: Collection[str]
+) -> None:
+    """Load the weights of some parts, of `backbone` and `head`, from a checkpoint of another run.
+
+    Raises:
+        UserError: as `read_checkpoint`, or they are of another network.
+    """
+    state = read_checkpoint(path).get("state_dict", {})
+    for part in parts:
+        module, prefix = classifier.get_submodule(part), f"{PREFIX}{part}."
+        tensors = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+        own = module.state_dict()
+        try:
+            check_fit(Path(path), tensors, own)
+        except UserError as mistake:
+            raise UserError(f"{mistake}; say {part}=... of that run, or init.parts") from mistake
+        module.load_state_dict(own | tensors)
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:

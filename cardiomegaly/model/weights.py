@@ -9,11 +9,14 @@ is the business of `data.download`. Nothing falls back to random weights.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -27,6 +30,10 @@ from cardiomegaly import UserError
 from cardiomegaly.model import resnet152v2
 
 NAMED = 3  # tensors of each kind that an error names
+HUB = ("hf_hub:", "hf-hub:")  # before OWNER/NAME, a network of timm's that somebody published
+NESTED = ("state_dict", "model")  # where training programs keep their weights in a file
+PREFIXES = ("module.", "model.", "_orig_mod.")  # of all names, where a wrapped network was saved
+OWN_PREFIX = "classifier.backbone.model."  # in a checkpoint of this program
 Download = Callable[[str, Path, str], None]  # URL, where to, checksum; see `data.download.download`
 
 
@@ -63,8 +70,12 @@ class PretrainedWeights:
     @property
     def placed(self) -> Path:
         """Where in our cache folder the file at `url` is put, by hand or by us."""
-        hub, keras = f"{self.name}.safetensors", self.url.rpartition("/")[2]
+        hub, keras = f"{self.name}{self._suffix}", self.url.rpartition("/")[2]
         return cache_folder() / (hub if self.repository else keras)
+
+    @property
+    def _suffix(self) -> str:
+        return ".json" if self.url.endswith(".json") else ".safetensors"
 
     def find(self) -> Path | None:
         """The file on this machine, if it is there.
@@ -72,9 +83,9 @@ class PretrainedWeights:
         Raises:
             UserError: it is another than was published.
         """
-        for path in (self.placed.with_name(f"{self.name}.safetensors"), self.placed):
+        for path in (self.placed.with_name(f"{self.name}{self._suffix}"), self.placed):
             if path.is_file():
-                if path.suffix != ".safetensors":  # which by hand may be anybody's
+                if path.suffix != self._suffix:  # which by hand may be anybody's
                     self._check(path, *self.checksum.split(":"))
                 return path
         name = self.url.rpartition("/")[2]
@@ -134,6 +145,8 @@ def pretrained_weights(timm_name: str) -> PretrainedWeights:
     Raises:
         UserError: timm does not know the name, or has no pretrained weights for it.
     """
+    if timm_name.startswith(HUB):
+        return _hub_file(timm_name, "model.safetensors", "x-linked-etag")
     try:
         cfg = timm.models.get_pretrained_cfg(timm_name)
     except RuntimeError:  # an unknown tag
@@ -151,6 +164,39 @@ def pretrained_weights(timm_name: str) -> PretrainedWeights:
         )
     url = hf_hub_url(cfg.hf_hub_id, cfg.hf_hub_filename or "model.safetensors")
     return PretrainedWeights(f"{cfg.architecture}.{cfg.tag}", url, "x-linked-etag", cfg.hf_hub_id)
+
+
+def hub_network(name: str, download: Download) -> tuple[str, dict[str, Any]]:
+    """What a network of the hub is: timm's name of it, and its options with mean and deviation.
+
+    Args:
+        name: `hf_hub:OWNER/NAME`, as timm calls it.
+        download: brings a file from the network.
+
+    Raises:
+        MissingWeightsError: its description cannot be had without a network.
+        UserError: it is none of timm's.
+    """
+    path = _hub_file(name, "config.json", "").fetch(download)
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        published = described.get("pretrained_cfg", described)  # older ones hold it at the top
+        overlay = {key: published[key] for key in ("mean", "std")}
+        options = {**(described.get("model_args") or {}), "pretrained_cfg_overlay": overlay}
+        return str(described["architecture"]), options
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"backbone.model={name}: {path} describes no network of timm's ({error!r}); such "
+            "repositories name an architecture, mean and std"
+        ) from error
+
+
+def _hub_file(name: str, file: str, checksum: str) -> PretrainedWeights:
+    repository = name.partition(":")[2]
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise UserError(f"backbone.model={name}: must be hf_hub:OWNER/NAME")
+    url = hf_hub_url(repository, file)
+    return PretrainedWeights(repository.replace("/", "--"), url, checksum, repository)
 
 
 def obtain(timm_name: str, weights: str, download: Download) -> ObtainedWeights:
@@ -212,6 +258,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, a torch state dict or Keras' HDF5, by name.
 
+    A checkpoint may hold its state dict as `state_dict` or `model`, and names may begin with what a
+    network was wrapped in. Of a checkpoint of this program it is the backbone's.
+
     Raises:
         UserError: none of these, or broken.
     """
@@ -219,18 +268,31 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return resnet152v2.read_keras_weights(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            return _unwrapped(load_file(path))
+        with torch.serialization.safe_globals([Namespace]):  # words of a command, beside weights
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"{path}: not a readable file of weights ({' '.join(str(error).split())[:200]}); "
             "safetensors, a torch state dict (.pt, .pth, .bin) and Keras' .h5 are"
         ) from error
+    for key in NESTED:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise UserError(
             f"{path}: holds {type(state).__name__}, must be a plain state dict of names and tensors"
         )
-    return dict(state)
+    return _unwrapped(state)
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own names."""
+    own = {k.removeprefix(OWN_PREFIX): t for k, t in state.items() if k.startswith(OWN_PREFIX)}
+    names = own or dict(state)
+    while shared := [p for p in PREFIXES if names and all(name.startswith(p) for name in names)]:
+        names = {name.removeprefix(shared[0]): tensor for name, tensor in names.items()}
+    return names
 
 
 def check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from cardiomegaly.reports.evaluation_inputs import inputs_of_runs
 from cardiomegaly.reports.localise import HEART
 from cardiomegaly.reports.markdown import METRICS
 from cardiomegaly.reports.pages import TEMPLATES
-from cardiomegaly.reports.run_description import weights_of
+from cardiomegaly.reports.run_description import learned_by, weights_of
 from cardiomegaly.training.files import write_text
 from cardiomegaly.training.record import Run
 
@@ -28,7 +28,7 @@ def write_card(run: Run, refusal: Refusal | None, path: Path) -> None:
     """
     values: dict[str, Any] = {"run": run, "refusal": refusal, "weights": weights_of(run)}
     values |= {"finding": run.meta.get("finding", HEART), "HEART": HEART}
-    values |= {"figures": None, "undefined": ""}
+    values |= {"figures": None, "undefined": "", "learned": learned_by(run)}
     try:
         inputs = inputs_of_runs({run.name: run}, None)
         assessment = assess(inputs.cohort, inputs.models, Settings())

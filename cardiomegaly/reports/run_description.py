@@ -65,12 +65,21 @@ def read_split(run: Run) -> pd.DataFrame:
 
 
 def weights_of(run: Run) -> str:
-    """Which weights a run started from: "pretrained", "random", the name of a file, or a dash."""
+    """Which weights a run started from: "pretrained", "random", or the name of a file or run."""
     recorded, configured = run.meta.get("weights") or {}, run.config.get("backbone") or {}
+    if "backbone" in (run.meta.get("init") or {}).get("parts", ()):
+        return str(recorded["name"])
     if recorded.get("name") == "none":
         return "random"
     word = str(configured.get("weights") or recorded.get("name") or "not recorded")
     return "random" if word == "none" else word.rsplit("/", 1)[-1]
+
+
+def learned_by(run: Run) -> str:
+    """Loss and optimiser of a run, schedule and average if it had them, by their classes."""
+    used = [run.meta.get(name) for name in ("loss", "optimizer", "schedule", "averaging")]
+    classes = [str(each["_target_"]).rpartition(".")[2] for each in used if each]
+    return ", ".join(classes) or "not recorded"
 
 
 def kinds_of(runs: Sequence[Run]) -> str:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import logging
 import math
+import multiprocessing
 import os
 import platform
 import shutil
@@ -67,6 +68,9 @@ def _attempt(
     sweep: Path, entry: Entry, folder: Path, cfg: DictConfig, train: Callable[[Config, Path], float]
 ) -> float:
     ledger.write_entry(sweep, entry)
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # joblib's own way, in its processes, starts no loader processes
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     reset_peak_memory()
     try:
         config = configuration.check(cfg)

@@ -154,7 +154,11 @@ def _missing(config: Config) -> list[str]:
     looks = []
     if data.phantom is None:
         looks.append(_look_at_data(json.dumps(asdict(data))))
-    if data.phantom is None or not data.phantom.random_weights:
+    if config.init.run is not None:
+        looks.append(_look_at_run(config.init.run))
+    if config.init.backbone_from is None and (
+        data.phantom is None or not data.phantom.random_weights
+    ):
         looks.append(_look_at_weights(backbone.model, backbone.weights))
     return [mistake for mistake in looks if mistake]
 
@@ -165,6 +169,16 @@ def _look_at_data(data: str) -> str:
 
     try:
         load_labelled_images(configuration.data_of(json.loads(data)))
+    except UserError as mistake:
+        return str(mistake)
+    return ""
+
+
+def _look_at_run(run: str) -> str:
+    from cardiomegaly.training.record import checkpoint_of
+
+    try:
+        checkpoint_of(run)
     except UserError as mistake:
         return str(mistake)
     return ""

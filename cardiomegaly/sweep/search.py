@@ -3,7 +3,8 @@
 Hydra's own Optuna sweeper holds Optuna below version 3, whose storage does not work with a current
 SQLAlchemy, so that a search could not be resumed. This one asks a current Optuna. Every trial is a
 job like any other: any launcher runs it, and the ledger knows it. Optuna's own record, a journal in
-the sweep's folder, lets a search go on where it was interrupted.
+the sweep's folder, lets a search go on where it was interrupted; what the jobs tell it of their
+epochs (`sweep.pruning`) ends those that are hopeless.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from cardiomegaly import UserError
 
 if TYPE_CHECKING:  # an extra of the installation
     from optuna.distributions import BaseDistribution
+    from optuna.storages.journal import JournalStorage
     from optuna.study import Study
 
 JOURNAL = "search.journal"
+PRUNED = "pruned"  # an attribute of a trial
 BEST = "best.yaml"
 Trial = tuple[int, dict[str, Any]]  # its number and what Optuna chose
 
@@ -64,7 +67,8 @@ def search(
     folder, monitor = Path(config.hydra.sweep.dir), config.trainer.monitor
     study = open_study(folder / JOURNAL, monitor, seed)
     waiting = interrupted(study, space, folder / JOURNAL)
-    done = len(study.get_trials(states=[TrialState.COMPLETE], deepcopy=False))
+    ended = [TrialState.COMPLETE, TrialState.PRUNED]
+    done = len(study.get_trials(states=ended, deepcopy=False))
     for begun in range(0, trials - done, at_once):
         size = min(at_once, trials - done - begun)
         batch, waiting = waiting[:size], waiting[size:]
@@ -97,12 +101,14 @@ def interrupted(study: Study, space: Mapping[str, BaseDistribution], journal: Pa
 def _launch(study: Study, launcher: Launcher, batch: list[Trial], fixed: list[str]) -> None:
     from optuna.trial import TrialState
 
-    jobs = [[*fixed, *words_of(params)] for _, params in batch]
+    jobs = [[*fixed, *words_of(params), f"sweep.trial={number}"] for number, params in batch]
     results = launcher.launch(jobs, initial_job_idx=batch[0][0])
     for (number, _), result in zip(batch, results, strict=True):
         value = result.return_value
         if value is None or math.isnan(value):
             study.tell(number, state=TrialState.FAIL)
+        elif study.get_trials(deepcopy=False)[number].user_attrs.get(PRUNED):
+            study.tell(number, state=TrialState.PRUNED)
         else:
             study.tell(number, float(value))
 
@@ -131,16 +137,22 @@ def words_of(params: dict[str, Any]) -> list[str]:
     ]
 
 
+def journal_storage(journal: Path) -> JournalStorage:
+    """Optuna's record in a file, which several processes may write."""
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    return JournalStorage(JournalFileBackend(str(journal)))
+
+
 def open_study(journal: Path, monitor: str, seed: int) -> Study:
     """The search that the journal records, or a new one."""
     import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=monitor,
-        storage=JournalStorage(JournalFileBackend(str(journal))),
+        storage=journal_storage(journal),
         direction="minimize" if monitor.endswith("loss") else "maximize",
         load_if_exists=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from cardiomegaly.training.files import write_csv
 from cardiomegaly.training.record import HISTORY
 
+log = logging.getLogger(__name__)
 SEEDS = 2**32
 
 
@@ -35,16 +37,50 @@ class EpochSeed(Callback):
 
 
 class PatientEarlyStopping(EarlyStopping):
-    """Early stopping that keeps the configured patience, and its end, when it is restored."""
+    """Early stopping that keeps the configured patience, and its end, when it is restored.
+
+    It knows of two phases: a trained backbone rests at first, and learns from `tuned_from` on.
+    Where patience is used up before, the second phase begins at once; it has its own patience.
+
+    Args:
+        monitor, patience, mode: as Lightning's.
+        freeze_epochs: of the first phase; 0 for none.
+    """
+
+    def __init__(self, monitor: str, patience: int, mode: str, freeze_epochs: int) -> None:
+        super().__init__(monitor, patience=patience, mode=mode)
+        self.tuned_from = freeze_epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far, and when the second phase begins."""
+        return super().state_dict() | {"tuned_from": self.tuned_from}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was seen so far, not the patience of that time."""
         super().load_state_dict(state_dict | {"patience": self.patience})
+        self.tuned_from = state_dict.get("tuned_from", self.tuned_from)  # older ones have no phases
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train no further where a run that is resumed had stopped."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Let the backbone rest or learn."""
+        pl_module.classifier.backbone.rest(trainer.current_epoch < self.tuned_from)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether the training ends, or its first phase."""
+        stops, following = trainer.should_stop, trainer.current_epoch + 1
+        super().on_train_epoch_end(trainer, pl_module)
+        patient = self.wait_count < self.patience
+        if (following < self.tuned_from and patient) or following > self.tuned_from:
+            return
+        self.tuned_from, self.wait_count = following, 0
+        if not patient:
+            trainer.should_stop = stops
+        if trainer.is_global_zero:
+            log.info("from epoch %d on the backbone learns too", following)
 
 
 class History(Callback):

@@ -168,6 +168,9 @@ def choose_features(
     if config.backbone.trainable != "none":
         log.info("features=auto: live, since the backbone is trained")
         return "live"
+    if config.backbone._target_ is not None:
+        log.info("features=auto: live, since the code of a backbone of one's own may change")
+        return "live"
     store, parts = _open_store(config, backbone, precision), datamodule.parts
     views = len(_training_views(config))
     rows = views * len(parts["train"]) + len(parts["val"])
@@ -267,7 +270,9 @@ def _keys(images: pd.Series, view: int, augment: AugmentConfig) -> NDArray[np.ui
     keys = images.to_numpy(np.uint64)
     if view == 0:
         return keys
-    ranges = {name: value for name, value in asdict(augment).items() if name != "name"}
+    ranges = {key: value for key, value in asdict(augment).items() if key not in ("name", "file")}
+    if augment.pipeline is None:
+        del ranges["pipeline"]  # as it was before there were any
     return keys ^ np.uint64(_hash(json.dumps([view, ranges], sort_keys=True)))
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from scipy.special import expit
-from torch.nn import functional as F
+from torch import nn
 
 from cardiomegaly import RunError
 from cardiomegaly.config import MONITORED, BackboneConfig
 from cardiomegaly.evaluation.metrics import binary_metrics
+from cardiomegaly.model.building import build
 from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.training.optimisation import build_optimizer, build_schedule
 
 MOST_NAMED = 32  # images in a message
 STOPPED = (
@@ -30,8 +33,10 @@ class CardiomegalyModule(LightningModule):
     Args:
         backbone: fields of `BackboneConfig`, as plain containers, so that a checkpoint can be
             loaded without this project's configuration. Weights are loaded by the caller.
-        head: `_target_` and options of the head.
+        head, loss, optimizer, schedule: `_target_` and options of each; no schedule if empty.
         learning_rate: of the head.
+        layer_decay: rate of each layer of the backbone by that of the next one.
+        monitor: the metric that a schedule may watch.
         threshold: on the probability, for the validation metrics that need one.
     """
 
@@ -39,15 +44,19 @@ class CardiomegalyModule(LightningModule):
         self,
         backbone: dict[str, Any],
         head: dict[str, Any],
+        loss: dict[str, Any],
+        optimizer: dict[str, Any],
+        schedule: dict[str, Any],
         learning_rate: float,
+        layer_decay: float,
+        monitor: str,
         threshold: float,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.learning_rate = learning_rate
         self.threshold = threshold
-        self.backbone_learning_rate = float(backbone["learning_rate"])
         self.classifier = CardiomegalyClassifier(BackboneConfig(**backbone), head)
+        self.loss: nn.Module = build(loss, "loss", nn.Module, {})
         self.losses: list[torch.Tensor] = []  # of the epoch's batches, whose images are `_indices`
         self._indices: list[torch.Tensor] = []
         self._validated: list[dict[str, torch.Tensor]] = []
@@ -57,12 +66,12 @@ class CardiomegalyModule(LightningModule):
         self.losses, self._indices = [], []
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Binary cross-entropy of a batch; the epoch's is logged with the last batch.
+        """The loss of a batch; the epoch's is logged with the last batch.
 
         Lightning's own sum over an epoch takes 1 ms a step, where a step from features takes 14.
         """
         logits = self.classifier.logits(batch)
-        loss = F.binary_cross_entropy_with_logits(logits, batch["target"])
+        loss = self.loss(logits, batch["target"])
         self.losses.append(loss.detach())
         self._indices.append(batch["index"])
         # One step late, since a GPU would have to be waited for: no weights are kept before.
@@ -115,21 +124,43 @@ class CardiomegalyModule(LightningModule):
                 f"epoch {self.current_epoch}, validation: the logits are not finite on "
                 f"{self._images('val', index[wrong])}; {STOPPED}"
             )
-        metrics = validation_metrics(logits, target, self.threshold)
+        metrics = validation_metrics(logits, target, self.threshold, self.loss)
         # Lightning's sum over an epoch has one term here: with a weight of 1 it changes no digit.
         self.log_dict(metrics, rank_zero_only=False, batch_size=1)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam; the backbone's trained part at its own learning rate."""
-        groups = [{"params": list(self.classifier.head.parameters()), "lr": self.learning_rate}]
-        trained = [p for p in self.classifier.backbone.parameters() if p.requires_grad]
-        if trained:
-            groups.append({"params": trained, "lr": self.backbone_learning_rate})
-        return torch.optim.Adam(groups, fused=True)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser, and the schedule if there is one."""
+        optimizer, schedule = (
+            build_optimizer(self.hparams, self.classifier),
+            self.hparams["schedule"],
+        )
+        if not schedule:
+            return optimizer
+        steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
+        scheduler: Any = {
+            "scheduler": build_schedule(self.hparams, optimizer, steps, epochs),
+            "interval": schedule["interval"], "monitor": self.hparams["monitor"],
+        }  # fmt: skip
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_train_epoch_end(self) -> None:
+        """Go on with a schedule of epochs: before the checkpoint is written, which Lightning does
+        first, so that a training that is resumed would lack that step."""
+        for each in self.trainer.lr_scheduler_configs:
+            if each.interval == "epoch":
+                watched = self.trainer.callback_metrics[self.hparams["monitor"]]
+                super().lr_scheduler_step(
+                    each.scheduler, watched if each.reduce_on_plateau else None
+                )
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Leave a schedule of epochs to `on_train_epoch_end`."""
+        if self.hparams["schedule"]["interval"] == "step":
+            super().lr_scheduler_step(scheduler, metric)
 
 
 def validation_metrics(
-    logits: torch.Tensor, target: torch.Tensor, threshold: float
+    logits: torch.Tensor, target: torch.Tensor, threshold: float, loss: nn.Module
 ) -> dict[str, torch.Tensor]:
     """What can be monitored, of logits (N,) and targets (N,), by its name with `val/`.
 
@@ -138,8 +169,8 @@ def validation_metrics(
     """
     exact, label = logits.cpu().double(), target.cpu()
     metrics = binary_metrics(label.numpy(), expit(exact.numpy()), threshold, exact.numpy())
-    metrics["loss"] = float(F.binary_cross_entropy_with_logits(exact, label.double()))
     dtype = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has none
+    metrics["loss"] = float(loss(logits.to(dtype), target.to(dtype)))
     return {
         f"val/{name}": torch.tensor(metrics[name], dtype=dtype, device=logits.device)
         for name in MONITORED

@@ -52,11 +52,22 @@ def announce(
         f"{datamodule.batch_size}, at most {trained.max_epochs} epochs (counted from 0), ends when "
         f"{trained.monitor} has not been better for {trained.patience}; {device_name(trainer)}, "
         f"{trainer.precision}",
+        f"learning: {', '.join(_learning(config))}",
         f"run folder: {folder}",
     ):
         log.info("%s", line)
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
         log.info("if it is interrupted, go on by: %s resume=%s", COMMAND, folder)
+
+
+def _learning(config: Config) -> list[str]:
+    """What moves the weights, by the names of its classes."""
+    names = ("loss", "optimizer", "schedule", "averaging")
+    used = {name: getattr(config, name).get("_target_") for name in names}
+    classes = [f"{name} {used[name].rpartition('.')[2]}" for name in names if used[name]]
+    trained = config.backbone.trainable != "none"
+    rate = f"rate {config.trainer.learning_rate:g} of the head"
+    return [*classes, rate + f", {config.backbone.learning_rate:g} of the backbone" * trained]
 
 
 def _data_lines(config: Config, datamodule: CardiomegalyDataModule) -> list[str]:
@@ -115,6 +126,8 @@ class EpochLines(Callback):
         why = f"that was the last of trainer.max_epochs={trainer.max_epochs}"
         if stopping.wait_count >= stopping.patience:
             why = f"{self.monitor} has not been better for trainer.patience={stopping.patience}"
+        elif epoch + 1 < (trainer.max_epochs or 0):
+            why = "it was pruned"
         log.info("the training ends after epoch %d: %s; %s", epoch, why, self._best())
 
     def _best(self) -> str:

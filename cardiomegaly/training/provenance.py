@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def describe(
         "model": config.backbone.model,
         "balance": config.balance,
         "head": config.head_name,
+        **{name: getattr(config, name) for name in ("loss", "optimizer", "schedule", "averaging")},
+        "init": None if config.init.run is None else asdict(config.init),
         "seed": config.seed,
         "trainable": config.backbone.trainable,
         "features": config.features.name,

@@ -130,6 +130,21 @@ def read_run(folder: Path | str) -> Run:
     )
 
 
+def checkpoint_of(run: str) -> Path:
+    """The best checkpoint of a run, which need not be finished: its folder, or the file itself.
+
+    Raises:
+        UserError: there is none.
+    """
+    given = Path(run).expanduser()
+    path = given if given.is_file() else given / CHECKPOINT
+    if not path.is_file():
+        raise UserError(
+            f"init.run={run}: must be the folder of a run or a checkpoint; there is no {path}"
+        )
+    return path
+
+
 def check_hash(path: Path, recorded: str) -> None:
     """Refuse a file that is not the one whose hash was recorded.
 

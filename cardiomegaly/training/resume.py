@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cardiomegaly import UserError
-from cardiomegaly.config import CONF_DIR, is_trusted
+from cardiomegaly.config import CONF_DIR, TRUSTED, is_trusted
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -167,8 +167,9 @@ def _is_data(word: str, trust: list[str]) -> bool:
     key, _, value = word.lstrip("+~").partition("=")
     if key.partition(".")[0].partition("/")[0] == "hydra":
         return HYDRA_WORD.fullmatch(word) is not None
-    if key == "head._target_":
-        return all(is_trusted(target, trust) for target in value.split(","))
+    group, _, rest = key.partition(".")
+    if rest == "_target_" and group in TRUSTED:
+        return all(is_trusted(target, group, trust) for target in value.split(","))
     if "." not in key and (CONF_DIR / key).is_dir():  # a choice: a file of conf/, no path
         return re.fullmatch(r"[\w.,() -]*", value) is not None and ".." not in value
     return PLAIN_WORD.fullmatch(word) is not None and ACTIVE.search(word) is None

@@ -5,24 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
-from pytorch_lightning import seed_everything
+from pytorch_lightning import Callback, seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
 from cardiomegaly.model.memory import keep_freed_memory
-from cardiomegaly.model.predictor import Predictor, load_classifier
+from cardiomegaly.model.predictor import Predictor, load_classifier, load_parts
 from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.model.weights import (
+    HUB,
     MissingWeightsError,
     ObtainedWeights,
+    digest,
+    hub_network,
     load_weights,
     obtain,
 )
@@ -37,12 +41,26 @@ from cardiomegaly.training.device import (
 from cardiomegaly.training.features import choose_features, reuse_features
 from cardiomegaly.training.files import replacing
 from cardiomegaly.training.module import CardiomegalyModule
+from cardiomegaly.training.optimisation import build_optimizer, build_schedule
 from cardiomegaly.training.progress import announce, in_terminal
 from cardiomegaly.training.provenance import describe
-from cardiomegaly.training.record import CHECKPOINT, METRICS, REFUSAL, SPLIT, Run, write_results
+from cardiomegaly.training.record import (
+    CHECKPOINT,
+    METRICS,
+    REFUSAL,
+    SPLIT,
+    Run,
+    checkpoint_of,
+    write_results,
+)
 from cardiomegaly.training.refusal_fitting import fit_refusal
 from cardiomegaly.training.results import calibration, part_metrics, predict
-from cardiomegaly.training.trainer import build_trainer, find_batch_size, quiet_lightning
+from cardiomegaly.training.trainer import (
+    build_trainer,
+    end_loggers,
+    find_batch_size,
+    quiet_lightning,
+)
 
 log = logging.getLogger(__name__)
 RANDOM_INSTEAD = (
@@ -71,8 +89,13 @@ class TrainedRun:
     refusal: Refusal | None
 
 
-def train(config: Config, folder: Path) -> TrainedRun | None:
+def train(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> TrainedRun | None:
     """Train, test the best checkpoint and write the run folder.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        callbacks: Lightning's, besides those of every training.
 
     Returns:
         The run; None in all but the first process of a distributed training.
@@ -90,6 +113,7 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         keep_freed_memory()
         module, weights = build_module(config)  # missing weights are noticed at once
         precision = choose_precision(config.trainer)
+        trainer, history = build_trainer(config, folder, precision, callbacks)
         datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
@@ -101,7 +125,6 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
         module.to(memory_format=torch.channels_last)
         if config.trainer.compile:
             module.classifier.backbone.compile()
-        trainer, history = build_trainer(config, folder, precision)
         if config.features.name == "reuse":
             device = trainer.strategy.root_device
             reuse_features(config, datamodule, module.classifier.backbone, device, precision)
@@ -109,7 +132,10 @@ def train(config: Config, folder: Path) -> TrainedRun | None:
             if config.trainer.batch_size == "auto":
                 find_batch_size(trainer, module, datamodule)
             announce(config, datamodule, module, weights, trainer, folder)
-            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+            try:
+                trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+            finally:
+                end_loggers(trainer)
         if not trainer.is_global_zero:
             return None
         device = trainer.strategy.root_device
@@ -156,19 +182,44 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
         UserError: the weights are not there or do not fit, or the network or head cannot be built
             as configured.
     """
+    weights, backbone = _obtain_weights(config), config.backbone
+    if backbone.model.startswith(HUB):  # a checkpoint is to be read without a network
+        model, options = hub_network(backbone.model, download)
+        backbone = replace(backbone, model=model, options=options | (backbone.options or {}))
+    module = CardiomegalyModule(
+        backbone=asdict(backbone),
+        head=config.head,
+        loss=config.loss,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        learning_rate=config.trainer.learning_rate,
+        layer_decay=config.trainer.layer_decay,
+        monitor=config.trainer.monitor,
+        threshold=config.threshold,
+    )
+    optimizer = build_optimizer(module.hparams, module.classifier)  # mistakes are noticed at once
+    if config.schedule:
+        build_schedule(module.hparams, optimizer, steps=2, epochs=2)
+    if weights.path is not None and config.init.backbone_from is None:
+        load_weights(module.classifier.backbone.model, weights.path)
+    if config.init.run is not None:
+        load_parts(module.classifier, checkpoint_of(config.init.run), config.init.parts)
+    return module, weights
+
+
+def _obtain_weights(config: Config) -> ObtainedWeights:
+    """What the backbone starts from."""
+    if config.init.backbone_from is not None:
+        path = checkpoint_of(config.init.backbone_from)
+        name = path.parent.parent.name if path.name == CHECKPOINT.name else path.name
+        return ObtainedWeights(path, name, str(path), digest(path, "sha256"))
     try:
-        weights = obtain(config.backbone.model, config.backbone.weights, download)
+        return obtain(config.backbone.model, config.backbone.weights, download)
     except MissingWeightsError as missing:
         if config.data.phantom is None or not config.data.phantom.random_weights:
             raise
         log.warning("%s (%s)", RANDOM_INSTEAD, missing)
-        weights = ObtainedWeights(None, "none", RANDOM_INSTEAD, None)
-    module = CardiomegalyModule(
-        asdict(config.backbone), dict(config.head), config.trainer.learning_rate, config.threshold
-    )
-    if weights.path is not None:
-        load_weights(module.classifier.backbone.model, weights.path)
-    return module, weights
+        return ObtainedWeights(None, "none", RANDOM_INSTEAD, None)
 
 
 def _prepare_resume(config: Config, folder: Path) -> Path | None:

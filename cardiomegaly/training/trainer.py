@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.tuner import Tuner
 
 from cardiomegaly import UserError
 from cardiomegaly.config import Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
+from cardiomegaly.model.building import build
 from cardiomegaly.training.callbacks import EpochSeed, History, PatientEarlyStopping
 from cardiomegaly.training.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from cardiomegaly.training.module import CardiomegalyModule
@@ -36,21 +40,14 @@ LIGHTNING_ADVICE = (  # chosen on purpose here, or of no use to the reader
 EVAL_MODE = ".*module\\(s\\) in eval mode at the start of training.*"
 
 
-def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer, History]:
-    """Lightning's Trainer with this project's callbacks."""
+def build_trainer(
+    config: Config, folder: Path, precision: Any, others: Sequence[Callback] = ()
+) -> tuple[Trainer, History]:
+    """Lightning's Trainer with this project's callbacks, and others."""
     trainer = config.trainer
     # Filling memory that is written anyway costs 5% of a step and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     history = History(folder, trainer.mode)
-    callbacks: list[Callback] = [
-        EpochSeed(config.seed),
-        PatientEarlyStopping(trainer.monitor, patience=trainer.patience, mode=trainer.mode),
-        history,
-        EpochLines(config, history),
-        *checkpoint_callbacks(trainer, folder),
-    ]
-    if trainer.progress_bar:
-        callbacks.append(ProgressBar(trainer.monitor))
     return (
         Trainer(
             accelerator=trainer.accelerator,
@@ -58,6 +55,7 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
             strategy=trainer.strategy,
             precision=precision,
             max_epochs=trainer.max_epochs,
+            gradient_clip_val=trainer.gradient_clip_val,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             limit_train_batches=trainer.limit_train_batches,
             deterministic=trainer.deterministic,
@@ -66,13 +64,31 @@ def build_trainer(config: Config, folder: Path, precision: Any) -> tuple[Trainer
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # the samplers know their rank
-            callbacks=callbacks,
+            callbacks=[*_callbacks(config, folder, history), *others],
             plugins=[AtomicCheckpointIO()],
             logger=_loggers(config, folder),
             default_root_dir=folder,
         ),
         history,
     )
+
+
+def _callbacks(config: Config, folder: Path, history: History) -> list[Callback]:
+    trainer = config.trainer
+    callbacks: list[Callback] = [
+        EpochSeed(config.seed),
+        PatientEarlyStopping(
+            trainer.monitor, trainer.patience, trainer.mode, trainer.freeze_epochs
+        ),
+        history,
+        EpochLines(config, history),
+        *checkpoint_callbacks(trainer, folder),
+    ]
+    if config.averaging:
+        callbacks.append(build(config.averaging, "averaging", WeightAveraging, {}))
+    if trainer.progress_bar:
+        callbacks.append(ProgressBar(trainer.monitor))
+    return callbacks
 
 
 def find_batch_size(
@@ -117,10 +133,32 @@ def quiet_lightning(module: CardiomegalyModule | None = None) -> Iterator[None]:
         yield
 
 
+def end_loggers(trainer: Trainer) -> None:
+    """End a run of Weights & Biases, which would go on in the next one of this process."""
+    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        import wandb
+
+        wandb.finish()
+
+
 def _loggers(config: Config, folder: Path) -> list[Logger] | bool:
-    """The configured loggers, each start of a run in a folder of its own below `logs/`."""
+    """The configured loggers, each start of a run in a folder of its own below `logs/`.
+
+    Raises:
+        UserError: the package of one is not installed.
+    """
     starts = len(list((folder / "logs").glob("start-*"))) + 1
-    place: dict[str, Any] = {"save_dir": folder / "logs", "name": f"start-{starts}"}
-    return [
-        instantiate(logger, **place, version=name) for name, logger in config.logger.items()
-    ] or False
+    loggers = []
+    for name, settings in config.logger.items():
+        place = {"save_dir": folder / "logs", "name": f"start-{starts}", "version": name}
+        taken = inspect.signature(get_class(settings["_target_"])).parameters
+        own = {key: value for key, value in place.items() if key in taken and key not in settings}
+        try:
+            loggers.append(instantiate(settings, **own))
+        except InstantiationException as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise UserError(
+                    f"logger: {name} is not installed; say pip install 'cardiomegaly[loggers]'"
+                ) from error
+            raise
+    return loggers or False

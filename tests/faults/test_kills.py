@@ -57,6 +57,37 @@ def test_interrupted_at_a_stage(
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == undisturbed
 
 
+OPTIONS = {
+    "cosine": ("schedule=cosine", "optimizer=adamw", "loss=focal", "trainer.gradient_clip_val=1"),
+    "onecycle": ("schedule=onecycle", "optimizer=sgd", "trainer.layer_decay=0.8"),
+    "plateau": ("schedule=plateau", "schedule.patience=0", "loss=smoothed", "loss.smoothing=0.3"),
+    "tuned": ("schedule=freeze_then_tune", "trainer.freeze_epochs=2", "averaging=ema"),
+    "frozen": ("schedule=freeze_then_tune", "trainer.freeze_epochs=4", "optimizer=sgd"),
+    "impatient": ("schedule=freeze_then_tune", "trainer.freeze_epochs=4", "trainer.patience=1"),
+    "average": ("averaging=ema", "averaging.decay=0.8", "loss=weighted_bce"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
+def test_killed_with_other_ways_to_learn(tiny: list[str], tmp_path: Path, name: str) -> None:
+    """Schedule, average and the like are where they were."""
+    live = ("features=live", "backbone.trainable=all", "trainer.max_epochs=5")
+    words = [*tiny, *live, *OPTIONS[name]]
+    assert forked.run([*words, "hydra.run.dir=whole"], tmp_path) == 0, said(tmp_path)
+    # The first step of epoch 3, of 8 steps each; so last.ckpt is of epoch 2.
+    place = ("cardiomegaly.training.module", "CardiomegalyModule.training_step", 3 * 8 + 1)
+    assert forked.run([*words, "hydra.run.dir=run"], tmp_path, place) == KILLED, said(tmp_path)
+    assert forked.run(["resume=run"], tmp_path) == 0, said(tmp_path)
+    ours, whole = (read_run(tmp_path / each) for each in ("run", "whole"))
+    times = ["seconds", "images_per_second"]
+    pd.testing.assert_frame_equal(
+        ours.history.drop(columns=times), whole.history.drop(columns=times), check_exact=True
+    )
+    predictions = [tmp_path / each / "predictions.csv" for each in ("run", "whole")]
+    assert predictions[0].read_bytes() == predictions[1].read_bytes()
+
+
 @pytest.mark.slow
 def test_killed_after_it_had_stopped_early(tiny: list[str], tmp_path: Path) -> None:
     """It trains no further: the soak's first difference."""

@@ -15,7 +15,7 @@ from cardiomegaly import UserError, config
 from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.backbone import Backbone
 
-NAMES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
+NAMES = list(config.backbones())
 
 
 def settings(composed: Callable[..., DictConfig], *overrides: str) -> BackboneConfig:
@@ -43,6 +43,65 @@ def test_every_backbone(composed: Callable[..., DictConfig], name: str) -> None:
     early = next(m for m in backbone.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert not early.training
     features.sum().backward()
+
+
+FAMILIES = {  # of small networks, and pixels
+    "convnext_atto": 64, "vit_tiny_patch16_224": 64, "deit_tiny_distilled_patch16_224": 64,
+    "swin_tiny_patch4_window7_224": 64, "mixer_s32_224": 64, "pvt_v2_b0": 64,
+    "maxvit_rmlp_pico_rw_256": 64, "efficientformer_l1": 224, "xcit_nano_12_p16_224": 64,
+    "vit_small_patch14_dinov2": 56, "eva02_tiny_patch14_224": 56, "regnetx_002": 64,
+    "mobilevit_xxs": 64, "levit_128s": 64, "hiera_tiny_224": 64, "mambaout_femto": 64,
+}  # fmt: skip
+
+
+def of_timm(composed: Callable[..., DictConfig], name: str, size: int, *words: str) -> Backbone:
+    torch.manual_seed(0)
+    model = f"backbone.model={name}", f"backbone.image_size={size}"
+    return Backbone(settings(composed, "backbone=timm", *model, *words))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_family_gives_maps(composed: Callable[..., DictConfig], name: str) -> None:
+    """Frozen and trained alike, in place: what changes below changes the map below."""
+    size = FAMILIES[name]
+    backbone = of_timm(composed, name, size, "backbone.trainable=last_stage").eval()
+    image = torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
+    features = backbone(image)
+    assert features.shape == (2, backbone.num_features, *backbone.feature_size)
+    assert features.isfinite().all()
+    features.sum().backward()
+    trained = {name for name, p in backbone.model.named_parameters() if p.grad is not None}
+    assert 0 < len(trained) < len(list(backbone.model.parameters()))
+    frozen = of_timm(composed, name, size)
+    frozen.load_state_dict(backbone.state_dict())
+    torch.testing.assert_close(frozen(image), features, atol=1e-3, rtol=1e-3)
+
+
+def test_maps_of_tokens_are_the_tokens_in_place(composed: Callable[..., DictConfig]) -> None:
+    backbone = of_timm(composed, "vit_tiny_patch16_224", 64, "backbone.trainable=all").eval()
+    image = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    tokens = backbone.model.forward_features(backbone.normalise(image))[:, 1:]  # without the class
+    expected = tokens.transpose(1, 2).reshape(2, -1, 4, 4)
+    torch.testing.assert_close(backbone(image), expected)
+    swin = of_timm(composed, "swin_tiny_patch4_window7_224", 64).eval()
+    expected = swin.model.forward_features(swin.normalise(image)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(swin(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("crossvit_tiny_240", 64, "backbone.model: crossvit_tiny_240 gives no feature maps of an"),
+        ("inception_v4", 64, "inception_v4 gives no feature maps of an image of 64 pixels"),
+        ("local-dir:/tmp", 64, "timm does not know 'local-dir:/tmp'"),
+    ],
+)
+def test_what_cannot_serve_is_refused(
+    composed: Callable[..., DictConfig], name: str, size: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        of_timm(composed, name, size)
+    assert "\n" not in str(caught.value)
 
 
 def test_normalisation_is_the_networks_own(composed: Callable[..., DictConfig]) -> None:

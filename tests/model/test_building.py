@@ -1,4 +1,4 @@
-"""Modules from configurations: what is built, and that nothing else is."""
+"""Objects from configurations: what is built, and that nothing else is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(**options):
 
 
 def head(settings: dict[str, Any]) -> torch.nn.Module:
-    return build(settings, "head", in_features=8, feature_size=(2, 2))
+    return build(settings, "head", torch.nn.Module, {"in_features": 8, "feature_size": (2, 2)})
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cardiomegaly.model.folding import fold_batch_norms
 
 # Batch norms that follow no convolution:
 KEPT = {"resnet152v2": 51, "densenet121": 62, "inceptionv3": 9}
-NAMES = sorted(path.stem for path in (config.CONF_DIR / "backbone").glob("[!_]*.yaml"))
+NAMES = list(config.backbones())
 
 
 def count(network: nn.Module) -> int:

@@ -27,7 +27,9 @@ def build(name: str) -> nn.Module:
     with initialize_config_dir(str(config.CONF_DIR.resolve()), version_base="1.3"):
         cfg = compose("config", overrides=[f"head={name}"])
     head = OmegaConf.to_container(cfg.head)
-    return building.build(head, "head", in_features=CHANNELS, feature_size=SIZE)
+    return building.build(
+        head, "head", torch.nn.Module, {"in_features": CHANNELS, "feature_size": SIZE}
+    )
 
 
 def test_gwap_by_hand() -> None:

@@ -142,7 +142,7 @@ def of_backbone(**fields: Any) -> Change:
         (lambda checkpoint: [checkpoint], "is not a readable checkpoint"),
         (with_head(hidden="many"), "is not a readable checkpoint"),
         (with_head(hidden=-1), "is not a readable checkpoint"),
-        (with_head(dropout=7), "is not a readable checkpoint"),
+        (with_head(dropout=7), "head: .*GAPHead: dropout probability has to be between 0 and 1"),
         (of_backbone(model="resnet_of_nobody"), "backbone.model: timm does not know"),
         (of_backbone(image_size="64"), "is not a readable checkpoint"),
         (of_backbone(surprise=1), "is not a readable checkpoint"),

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from omegaconf import OmegaConf
 
 from cardiomegaly import UserError
-from cardiomegaly.config import CONF_DIR
+from cardiomegaly.config import CONF_DIR, backbones
 from cardiomegaly.data import transfer
 from cardiomegaly.data.download import download
 from cardiomegaly.model import resnet152v2
@@ -22,7 +22,7 @@ from tests.file_server import FileServer, closed_url, serving, weights_from
 from tests.keras_files import resnet152v2_shapes, write_keras_file
 
 MOBILENET = "mobilenetv1_100.ra4_e3600_r224_in1k"
-BACKBONES = sorted(path.stem for path in (CONF_DIR / "backbone").glob("[!_]*.yaml"))
+BACKBONES = list(backbones())
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from cardiomegaly import UserError
 from cardiomegaly.model.weights import convert_keras, load_weights, read_state
@@ -97,8 +100,64 @@ def test_a_broken_file_is_refused(name: str, tmp_path: Path) -> None:
         read_state(tmp_path / name)
 
 
-def test_a_checkpoint_is_not_a_state_dict(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "last.ckpt")
+Wrapped = Callable[[dict[str, Tensor]], object]
+
+
+def named(prefix: str) -> Wrapped:
+    return lambda state: {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "args": Namespace(lr=0.1), "optimizer": {"state": {}}},
+        lambda state: {"model": named("module.")(state)},
+        named("module."),
+        named("module._orig_mod."),
+        lambda state: {"state_dict": named("model.")(state)},
+        lambda state: {
+            "state_dict": named("classifier.backbone.model.")(state)
+            | {"classifier.head.dense.weight": torch.ones(1), "loss.pos_weight": torch.ones(1)},
+            "hyper_parameters": {},
+        },
+    ],
+)
+def test_what_training_programs_wrap_around_weights(tmp_path: Path, wrapped: Wrapped) -> None:
+    torch.save(wrapped(mobilenet(1).state_dict()), tmp_path / "last.ckpt")
+    model = mobilenet(2)
+    load_weights(model, tmp_path / "last.ckpt")
+    assert equal(model, mobilenet(1))
+
+
+def test_other_classes_in_a_checkpoint_are_not_loaded(tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": mobilenet(1).state_dict(), "config": OmegaConf.create()}, tmp_path / "a.pt"
+    )
+    with pytest.raises(UserError, match=r"a\.pt: not a readable file of weights \(Weights only"):
+        read_state(tmp_path / "a.pt")
+
+
+def test_a_transformer_of_another_size_and_spelling(tmp_path: Path) -> None:
+    """DINOv2's own files, as RAD-DINO's authors publish theirs; positions are interpolated."""
+    torch.manual_seed(1)
+    published = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=56)
+    state = published.state_dict() | {"mask_token": torch.zeros(1, 384)}
+    torch.save({"model": state}, tmp_path / "dino.pth")
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=84)
+    load_weights(model, tmp_path / "dino.pth")
+    assert torch.equal(model.blocks[3].attn.qkv.weight, published.blocks[3].attn.qkv.weight)
+    small, large = (
+        net.pos_embed[0, 1:].unflatten(0, (-1, n)) for net, n in ((published, 4), (model, 6))
+    )
+    expected = torch.nn.functional.interpolate(
+        small.permute(2, 0, 1)[None], (6, 6), mode="bicubic", antialias=True
+    )[0]
+    torch.testing.assert_close(large.permute(2, 0, 1), expected)
+
+
+def test_a_checkpoint_without_weights_is_not_a_state_dict(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last\.ckpt: holds dict, must be a plain state dict"):
         read_state(tmp_path / "last.ckpt")
 

@@ -11,6 +11,7 @@ from cardiomegaly import UserError
 from cardiomegaly.reports.run_description import (
     data_root,
     label_file,
+    learned_by,
     read_split,
     smoke_reasons,
     weights_of,
@@ -85,3 +86,11 @@ def test_smoke_runs_are_called_so(tmp_path: Path) -> None:
     assert reasons(full, "none") == ["a frozen backbone of random weights"]
     assert reasons(full, "none", trainable="all") == []
     assert reasons(full, data="phantom") == ["generated images, the phantom cohort"]
+
+
+def test_what_moved_the_weights_is_named(tmp_path: Path, trained_run: Path) -> None:
+    assert learned_by(read_run(trained_run)) == "BCEWithLogitsLoss, Adam"
+    schedule = {"_target_": "a.b.WarmupCosine", "warmup": 0.1}
+    other = made(tmp_path / "run", loss={"_target_": "mine.Loss"}, schedule=schedule)
+    assert learned_by(other) == "Loss, WarmupCosine"
+    assert learned_by(made(tmp_path / "old")) == "not recorded"

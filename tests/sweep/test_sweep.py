@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from cardiomegaly.sweep import ledger
+from tests.sweep.conftest import statuses
 
 Command = Callable[..., subprocess.Popen[str]]
 TIMES = ["train_seconds", "images_per_second", "peak_memory_mb"]
@@ -102,6 +103,18 @@ def test_two_processes_and_joblib(command: Command, small: list[str], tmp_path: 
     assert [(entry.status, entry.attempts) for entry in entries] == [("done", 1)] * 3
     assert len({entry.pid for entry in entries} & {first.pid, second.pid}) < 2
     assert "3 of 3 jobs are done" in output.read_text()
+
+
+@pytest.mark.slow
+def test_jobs_of_joblib_have_loader_processes(
+    command: Command, small: list[str], tmp_path: Path
+) -> None:
+    """Joblib's processes start others in a way of their own, which torch's loaders cannot."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher.joblib_launcher")
+    words = [*small, "data.workers=1", "seed=1,2", "sweep.name=two", "launcher=joblib"]
+    done = command(*words, cwd=tmp_path).wait(300)
+    assert done == 0, (tmp_path / "output.txt").read_text()
+    assert statuses(tmp_path / "outputs" / "sweeps" / "two") == ["done", "done"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from cardiomegaly.training.module import validation_metrics
 
+BCE = torch.nn.BCEWithLogitsLoss()
+
 
 def low_logits(centre: float) -> tuple[np.ndarray, np.ndarray]:
     """Logits (400,) float32 around a centre, higher where the target is 1, and the targets."""
@@ -20,7 +22,7 @@ def low_logits(centre: float) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("centre", [-40.0, 0.0, 40.0])
 def test_far_from_the_threshold_images_are_still_ranked(centre: float) -> None:
     logits, target = low_logits(centre)
-    metrics = validation_metrics(torch.from_numpy(logits), torch.from_numpy(target), 0.5)
+    metrics = validation_metrics(torch.from_numpy(logits), torch.from_numpy(target), 0.5, BCE)
     assert metrics["val/auroc"].item() == roc_auc_score(target, logits)
     exact = logits.astype(np.float64)
     loss = np.mean(np.logaddexp(0, exact) - exact * target)  # -log p or -log (1 - p)
@@ -33,7 +35,7 @@ def test_the_configured_threshold_decides_and_belongs_to_the_positives(threshold
     logits[:20] = np.log(threshold / (1 - threshold))
     probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
     called = probability >= threshold
-    metrics = validation_metrics(torch.from_numpy(logits), torch.from_numpy(target), threshold)
+    metrics = validation_metrics(torch.from_numpy(logits), torch.from_numpy(target), threshold, BCE)
     assert metrics["val/f1"].item() == pytest.approx(f1_score(target, called))
     assert metrics["val/sensitivity"].item() == pytest.approx(recall_score(target, called))
     assert metrics["val/specificity"].item() == pytest.approx(
@@ -42,6 +44,6 @@ def test_the_configured_threshold_decides_and_belongs_to_the_positives(threshold
 
 
 def test_at_the_threshold_an_image_is_called() -> None:
-    metrics = validation_metrics(torch.zeros(4), torch.tensor([0.0, 1.0, 1.0, 0.0]), 0.5)
+    metrics = validation_metrics(torch.zeros(4), torch.tensor([0.0, 1.0, 1.0, 0.0]), 0.5, BCE)
     assert metrics["val/sensitivity"].item() == 1
     assert metrics["val/specificity"].item() == 0

@@ -1,0 +1,59 @@
+"""Losses that torch lacks; `conf/loss` names them, and torch's own binary cross-entropy.
+
+A loss is a module: logits (B,) and targets (B,), 0 or 1, in; a number out.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Binary cross-entropy with a weight for positives and smoothed labels.
+
+    Args:
+        pos_weight: how many times a positive counts.
+        smoothing: targets are drawn this share of the way to one half.
+
+    Source of smoothing: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016.
+    """
+
+    def __init__(self, pos_weight: float, smoothing: float) -> None:
+        super().__init__()
+        if not (pos_weight > 0 and 0 <= smoothing < 1):
+            raise ValueError(
+                "pos_weight must be over 0, smoothing at least 0 and under 1, "
+                f"got {pos_weight} and {smoothing}"
+            )
+        self.pos_weight = pos_weight
+        self.smoothing = smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits (B,), targets (B,) -> the mean."""
+        smooth = target * (1 - self.smoothing) + self.smoothing / 2
+        weight = logits.new_tensor(self.pos_weight)
+        return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weight)
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy in which images that are easy already count little.
+
+    Args:
+        alpha: weight of positives, 1 - alpha that of negatives; under 0 for none.
+        gamma: how little; 0 is cross-entropy.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+    """
+
+    def __init__(self, alpha: float, gamma: float) -> None:
+        super().__init__()
+        if not (alpha <= 1 and gamma >= 0):
+            raise ValueError(f"alpha must be at most 1, gamma at least 0, got {alpha} and {gamma}")
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits (B,), targets (B,) -> the mean."""
+        return sigmoid_focal_loss(logits, target, self.alpha, self.gamma, reduction="mean")

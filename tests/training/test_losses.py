@@ -1,0 +1,64 @@
+"""Losses against their formulas, torch's and torchvision's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from cardiomegaly import UserError
+from cardiomegaly.model.building import build
+from cardiomegaly.training.losses import BinaryCrossEntropy, FocalLoss
+
+LOGITS = torch.tensor([-2.0, -0.5, 0.0, 1.5, 3.0])
+TARGET = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])
+
+
+def by_hand(weights: np.ndarray, smooth: np.ndarray) -> float:
+    """The mean of -w t log p - (1 - t) log(1 - p), or of what `weights` (2, N) weigh."""
+    p = 1 / (1 + np.exp(-LOGITS.double().numpy()))
+    positive, negative = weights
+    return float(np.mean(-positive * smooth * np.log(p) - negative * (1 - smooth) * np.log1p(-p)))
+
+
+def test_weight_and_smoothing() -> None:
+    target = TARGET.double().numpy()
+    weighted = BinaryCrossEntropy(pos_weight=4.0, smoothing=0.0)(LOGITS, TARGET)
+    ones = np.ones(5)
+    assert weighted.item() == pytest.approx(by_hand(np.stack([4 * ones, ones]), target))
+    smoothed = BinaryCrossEntropy(pos_weight=1.0, smoothing=0.1)(LOGITS, TARGET)
+    expected = by_hand(np.stack([ones, ones]), np.where(target == 1, 0.95, 0.05))
+    assert smoothed.item() == pytest.approx(expected)
+    plain = BinaryCrossEntropy(pos_weight=1.0, smoothing=0.0)(LOGITS, TARGET)
+    assert plain.item() == F.binary_cross_entropy_with_logits(LOGITS, TARGET).item()
+
+
+def test_focal() -> None:
+    loss = FocalLoss(alpha=0.25, gamma=2.0)(LOGITS, TARGET)
+    expected = sigmoid_focal_loss(LOGITS, TARGET, 0.25, 2.0, reduction="mean")
+    assert loss.item() == expected.item()
+    p = 1 / (1 + np.exp(-LOGITS.double().numpy()))
+    weights = np.stack([0.25 * (1 - p) ** 2, 0.75 * p**2])
+    assert loss.item() == pytest.approx(by_hand(weights, TARGET.double().numpy()), rel=1e-6)
+    plain = FocalLoss(alpha=-1, gamma=0.0)(LOGITS, TARGET)
+    assert plain.item() == pytest.approx(F.binary_cross_entropy_with_logits(LOGITS, TARGET).item())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"_target_": "BinaryCrossEntropy", "pos_weight": 0, "smoothing": 0}, "pos_weight must be"),
+        ({"_target_": "BinaryCrossEntropy", "pos_weight": 1, "smoothing": 1}, "got 1 and 1"),
+        ({"_target_": "FocalLoss", "alpha": 2, "gamma": 2}, "alpha must be at most 1"),
+        (
+            {"_target_": "FocalLoss", "alpha": 0.25},
+            "FocalLoss takes alpha, gamma; got alpha",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(settings: dict[str, object], message: str) -> None:
+    settings |= {"_target_": f"cardiomegaly.training.losses.{settings['_target_']}"}
+    with pytest.raises(UserError, match=message):
+        build(settings, "loss", torch.nn.Module, {})
