@@ -60,7 +60,8 @@ class Backbone(nn.Module):
         self._folded: tuple[object, Any] = (None, self.model)  # no submodule: not in the state
         self.image_size = config.image_size
         self._layout = "NCHW"  # of what the network's forward_features gives, or TOKENS
-        self.num_features, *self.feature_size = self._measure(config.model)
+        self.num_features, height, width = self._measure(config.model)
+        self.feature_size = height, width
         self.trained = self._choose_trained(config.last_stage)
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)

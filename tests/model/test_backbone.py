@@ -68,6 +68,7 @@ def test_any_family_gives_maps(composed: Callable[..., DictConfig], name: str) -
     image = torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
     features = backbone(image)
     assert features.shape == (2, backbone.num_features, *backbone.feature_size)
+    assert isinstance(backbone.feature_size, tuple)
     assert features.isfinite().all()
     features.sum().backward()
     trained = {name for name, p in backbone.model.named_parameters() if p.grad is not None}
