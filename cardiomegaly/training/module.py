@@ -130,10 +130,8 @@ class CardiomegalyModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and the schedule if there is one."""
-        optimizer, schedule = (
-            build_optimizer(self.hparams, self.classifier),
-            self.hparams["schedule"],
-        )
+        optimizer = build_optimizer(self.hparams, self.classifier)
+        schedule = self.hparams["schedule"]
         if not schedule:
             return optimizer
         steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
