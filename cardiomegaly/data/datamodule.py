@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from cardiomegaly.data.transforms import build_augmentation, check_augmentation
 
 log = logging.getLogger(__name__)
 NEXT_EPOCH = "next_epoch"
+FAREWELL = 2.0  # seconds in which the system says that a process has ended
 
 
 class CardiomegalyDataModule(LightningDataModule):
@@ -228,6 +230,15 @@ class CardiomegalyDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin with the epoch that comes next: loader processes draw it before it is set."""
         self.first_epoch = state_dict[NEXT_EPOCH]
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Wait for what a broken pipe may mean: that a loader process was killed.
+
+        The pipe breaks before the system says who is gone. When it does, torch's own handler raises
+        the error that names the process.
+        """
+        if isinstance(exception, (EOFError, ConnectionError)):
+            time.sleep(FAREWELL)
 
     def _in_order(self, part: str, rank: int, world_size: int) -> DataLoader[Any]:
         n = len(self.parts[part])

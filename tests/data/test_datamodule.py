@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -208,6 +210,21 @@ def fit(
     with quiet_lightning():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     return module
+
+
+def test_a_broken_pipe_is_the_loader_process_that_was_killed(
+    build: Callable[..., CardiomegalyDataModule],
+) -> None:
+    """The pipe may break before the system says that the process has ended."""
+    datamodule = prepared(build("data.workers=1"))
+    before = set(multiprocessing.active_children())
+    batches = iter(datamodule.train_dataloader())
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    Timer(0.3, worker.kill).start()
+    with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid {worker.pid}\) is killed"):
+        datamodule.on_exception(EOFError())
+    datamodule.on_exception(ValueError())  # says nothing of processes: passes at once
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
