@@ -25,7 +25,6 @@ UPLOAD_MB = 32
 KEPT_SECONDS = 60
 VIEW = 512  # pixels of the pictures on the page
 MOST_FILES = 16
-TITLE = "## Does this chest X-ray show an enlarged heart?"
 STYLE = """
 #notice { position: fixed; bottom: 0; left: 0; right: 0; z-index: 9; padding: 4px;
           text-align: center; background: var(--background-fill-secondary) }
@@ -77,7 +76,7 @@ def build(detector: Detector, examples: list[Path]) -> Any:
     with gr.Blocks(
         title="cardiomegaly", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     ) as page:
-        gr.Markdown(TITLE)
+        gr.Markdown(f"## Does this chest X-ray show {detector.finding}?")
         gr.Markdown(f"**{NOT_CLINICAL.capitalize()}.**", elem_id="notice")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
