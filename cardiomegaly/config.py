@@ -21,6 +21,7 @@ CONF_DIR = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1
 MONITORED = ("auroc", "average_precision", "f1", "loss", "sensitivity", "specificity")
 FRONTAL = ("PA", "AP")
 VIEWS = (*FRONTAL, "lateral", "other")
+HEART = "heart"
 FITS = ("stretch", "pad", "crop")
 OPTIMISATION = "cardiomegaly.training.optimisation"
 TRUSTED = {  # modules whose classes anybody's run may name by `_target_`, where a class is named
@@ -49,6 +50,9 @@ class BackboneConfig:
         learning_rate: of the trainable part of the backbone.
         last_stage: modules, by name, that `trainable=last_stage` trains; none for the last that
             timm's `feature_info` names.
+        region: what the network sees of an image: its upper, left, lower and right edge as shares
+            of height and width; `heart` for the square around the mean heart of the training
+            images (`data.hearts`); null for all.
         _target_: a class of the user's own instead of a network of timm's, which `options` are for.
     """
 
@@ -60,7 +64,8 @@ class BackboneConfig:
     trainable: str
     learning_rate: float
     last_stage: list[str]
-    _target_: str | None = None  # none in older checkpoints
+    region: Any = None  # none of both in older checkpoints
+    _target_: str | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -71,6 +76,14 @@ class BackboneConfig:
             self.image_size >= 32, "backbone.image_size", "must be at least 32", self.image_size
         )
         _require_rate("backbone.learning_rate", self.learning_rate)
+        if self.region not in (None, HEART):
+            self.region = edges = list(self.region)
+            inside = len(edges) == 4 and all(isinstance(edge, int | float) for edge in edges)
+            _require(
+                inside and 0 <= edges[0] < edges[2] <= 1 and 0 <= edges[1] < edges[3] <= 1,
+                "backbone.region", f"must be null, {HEART} or the [upper, left, lower, right] edge "
+                "as shares from 0 to 1", self.region,
+            )  # fmt: skip
 
 
 @dataclass
@@ -122,6 +135,7 @@ class DataConfig:
     votes: int | None
     official: str | None
     fit: str
+    heart_masks: str | None
     cache: str
     workers: int | None
     prefetch: int
@@ -243,6 +257,8 @@ class TrainerConfig:
         compile: compile the backbone with torch.compile.
         gradient_clip_val: the largest norm of all gradients together; null for any.
         learning_rate: of the head.
+        attention_weight: of the term of the loss that draws the attention map to the hearts of
+            which boxes or masks are there; 0 for none. See `losses.attention_loss`.
         layer_decay: what the rate of each layer of a trained backbone is multiplied by to give that
             of the layer before it; 1 for the same rate.
         batch_size: images a batch on each device, or `auto` on a GPU: the largest that fits.
@@ -261,6 +277,7 @@ class TrainerConfig:
     max_epochs: int
     learning_rate: float
     layer_decay: float
+    attention_weight: float
     gradient_clip_val: float | None
     batch_size: Any
     accumulate_grad_batches: int
@@ -281,6 +298,8 @@ class TrainerConfig:
             _require_rate("trainer.gradient_clip_val", self.gradient_clip_val)
         decay = self.layer_decay
         _require(0 < decay <= 1, "trainer.layer_decay", "must be over 0 and at most 1", decay)
+        weight = self.attention_weight
+        _require(0 <= weight < math.inf, "trainer.attention_weight", "must be at least 0", weight)
         size = self.batch_size
         _require(
             size == "auto" or (type(size) is int and size >= 1),
@@ -436,6 +455,11 @@ class Config:
             raise UserError(
                 "features=reuse: needs a frozen backbone (backbone.trainable=none), got "
                 f"backbone.trainable={self.backbone.trainable}; use features=live"
+            )
+        if self.features.name == "reuse" and self.trainer.attention_weight:
+            raise UserError(
+                f"features=reuse: trainer.attention_weight={self.trainer.attention_weight} needs "
+                "the hearts of the augmented images, which are not kept; use features=live"
             )
         if self.features.name == "reuse" and self.backbone._target_ is not None:
             raise UserError(

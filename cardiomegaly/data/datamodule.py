@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from cardiomegaly import UserError
 from cardiomegaly.config import AugmentConfig, CohortConfig, DataConfig, SplitConfig
 from cardiomegaly.data import caches, split
+from cardiomegaly.data.boxes import NIH_LIST
 from cardiomegaly.data.dataset import (
     Batch,
     ImageDataset,
@@ -24,7 +25,8 @@ from cardiomegaly.data.dataset import (
     fill_image_store,
     open_image_store,
 )
-from cardiomegaly.data.images import MOST_NAMED, name_some, read_image
+from cardiomegaly.data.hearts import Hearts
+from cardiomegaly.data.images import MOST_NAMED, Pixels, name_some, read_image
 from cardiomegaly.data.labels import LabelledImages, load_labelled_images
 from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.data.sampler import SequentialBatches, TrainingBatches
@@ -79,6 +81,7 @@ class CardiomegalyDataModule(LightningDataModule):
         self.on_gpu = on_gpu
         self.unreadable: list[str] = []
         self.parts: dict[str, pd.DataFrame] = {}
+        self.draws_hearts = False
         self.features: Mapping[str, Dataset[Batch]] = {}
         self.first_epoch = 0
 
@@ -138,6 +141,33 @@ class CardiomegalyDataModule(LightningDataModule):
         root, cache = Path(self.data.root), Path(self.data.cache)
         return open_image_store(root, cache, self.image_size, self.data.fit)
 
+    @cached_property
+    def hearts(self) -> Hearts:
+        """Where the hearts of the training images lie; after `setup`.
+
+        Raises:
+            UserError: of none of them it is known.
+        """
+        images, masks = self.parts["train"]["image"].tolist(), self.data.heart_masks
+        root = Path(self.data.root)
+        hearts = Hearts(root, self.data.fit, images, None if masks is None else Path(masks))
+        if not hearts.known(images):
+            raise UserError(
+                f"data.root: {root} holds no list with a heart box of a training image (NIH's "
+                f"{NIH_LIST}); put it there, or say data.heart_masks=FILE, a table of CheXmask's"
+            )
+        return hearts
+
+    def draw_hearts(self) -> None:
+        """Give every training image its heart from now on; see `dataset.ImageDataset`."""
+        known = self.hearts.known(self.parts["train"]["image"].tolist())
+        log.info("the heart is known of %s training images", f"{len(known):,}")
+        self.draws_hearts = True
+
+    def heart_region(self) -> list[float]:
+        """The square around the training images' mean heart; see `hearts.Hearts.region`."""
+        return self.hearts.region(self.parts["train"]["image"].tolist(), self.image_size)
+
     def _draw_cohort(self) -> pd.DataFrame:
         return split.draw_cohort(
             self.labelled.table,
@@ -194,10 +224,13 @@ class CardiomegalyDataModule(LightningDataModule):
     def dataset(self, part: str, augmented: bool = False) -> ImageDataset:
         """The images of train, val or test."""
         table = self.parts[part]
+        names = table["image"].tolist()
+        draws = augmented and self.draws_hearts
         return ImageDataset(
             StoredImages(self.store, table),
             table["target"].to_numpy(),
             build_augmentation(self.augment) if augmented else None,
+            partial(_draw_heart, self.hearts, names, self.image_size) if draws else None,
         )
 
     def training_batches(self, epoch: int = 0) -> TrainingBatches:
@@ -271,6 +304,10 @@ def choose_workers(on_gpu: bool) -> int:
     """
     cores = os.cpu_count() or 1
     return min(8, max(1, cores - 1)) if on_gpu else min(1, cores - 1)
+
+
+def _draw_heart(hearts: Hearts, images: Sequence[str], size: int, number: int) -> Pixels:
+    return hearts.draw(images[number], size)  # no lambda: loader processes may be spawned
 
 
 def _reason(path: str) -> str:

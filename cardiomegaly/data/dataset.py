@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -139,34 +140,55 @@ class ImageDataset(Dataset[Batch]):
         images: (N, H, W) `uint8`.
         target: (N,) 0 or 1.
         augmentation: albumentations pipeline, or None.
+        hearts: where the heart lies in image number n, (H, W) `uint8`; None: of no interest.
 
     An item is a dict: `image` (B, 1, H, W) `uint8`, `target` (B,) float32, `index` (B,) int64, the
-    position in this part.
+    position in this part; and with `hearts`, `heart` (B, 1, H, W) `uint8`, moved as the image is.
     """
 
     def __init__(
-        self, images: StoredImages, target: NDArray[Any], augmentation: A.Compose | None = None
+        self,
+        images: StoredImages,
+        target: NDArray[Any],
+        augmentation: A.Compose | None = None,
+        hearts: Callable[[int], Pixels] | None = None,
     ) -> None:
         self.images = images
         self.target = np.asarray(target, dtype=np.float32)
         self.augmentation = augmentation
+        self.hearts = hearts
 
     def __len__(self) -> int:
         return len(self.target)
 
     def __getitem__(self, key: BatchKey) -> Batch:
         images = self.images[key.indices]
+        hearts = None
+        if self.hearts is not None:
+            hearts = np.stack([self.hearts(index) for index in key.indices])
         if self.augmentation is not None:
-            augment(images, self.augmentation, key.seed)
-        return {
+            augment(images, self.augmentation, key.seed, hearts)
+        batch = {
             "image": torch.from_numpy(images).unsqueeze(1),
             "target": torch.from_numpy(self.target[key.indices]),
             "index": torch.from_numpy(key.indices),
         }
+        if hearts is not None:
+            batch["heart"] = torch.from_numpy(hearts).unsqueeze(1)
+        return batch
 
 
-def augment(images: Pixels, augmentation: A.Compose, seed: int) -> None:
-    """Augment (B, H, W) `uint8` in place; seed and order decide everything."""
+def augment(
+    images: Pixels, augmentation: A.Compose, seed: int, hearts: Pixels | None = None
+) -> None:
+    """Augment (B, H, W) `uint8` in place; seed and order decide everything.
+
+    Hearts (B, H, W) are moved as the images are; they change nothing about these.
+    """
     augmentation.set_random_seed(seed)
-    for image in images:
-        image[:] = augmentation(image=image[..., None])["image"][..., 0]
+    for number, image in enumerate(images):
+        mask = {} if hearts is None else {"mask": hearts[number]}
+        changed = augmentation(image=image[..., None], **mask)
+        image[:] = changed["image"][..., 0]
+        if hearts is not None:
+            hearts[number] = changed["mask"]

@@ -18,6 +18,7 @@ import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
+from torch.nn import functional
 
 import cardiomegaly.model.inceptionv3
 import cardiomegaly.model.resnet152v2  # noqa: F401  (both register their network with timm)
@@ -59,9 +60,12 @@ class Backbone(nn.Module):
         self.resting = False
         self._folded: tuple[object, Any] = (None, self.model)  # no submodule: not in the state
         self.image_size = config.image_size
+        edges = config.region or (0.0, 0.0, 1.0, 1.0)
+        self.window = [round(edge * config.image_size) for edge in edges]
         self._layout = "NCHW"  # of what the network's forward_features gives, or TOKENS
         self.num_features, height, width = self._measure(config.model)
         self.feature_size = height, width
+        self._margins = self._measure_margins()
         self.trained = self._choose_trained(config.last_stage)
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
@@ -69,8 +73,17 @@ class Backbone(nn.Module):
             module.requires_grad_(True)
         self.train()  # Lightning trains every module in the mode in which it finds it
 
+    def crop(self, image: torch.Tensor) -> torch.Tensor:
+        """The region of images (B, C, H, W) that the network looks at: all of them without one."""
+        top, left, bottom, right = self.window
+        return image[:, :, top:bottom, left:right]
+
+    def whole(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (..., h, w) of the region as maps of the whole image, 0 outside of the region."""
+        return functional.pad(maps, self._margins) if any(self._margins) else maps
+
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, H, W) as the network was trained.
+        """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, H', W') as the network was trained.
 
         Raises:
             UserError: another shape.
@@ -79,6 +92,7 @@ class Backbone(nn.Module):
             raise UserError(
                 f"image: must be (batch, 1 or 3, height, width), got {tuple(image.shape)}"
             )
+        image = self.crop(image)
         pixels = image.float() if image.dtype == torch.uint8 else image * WHITE
         normalised = torch.addcmul(self.shift, pixels, self.scale)
         return normalised.contiguous(memory_format=torch.channels_last)
@@ -175,6 +189,20 @@ class Backbone(nn.Module):
             ) from error
         return channels, height, width
 
+    def _measure_margins(self) -> list[int]:
+        """Positions of the maps that are missing left, right, above and below of the region.
+
+        Exact where the region's edges are multiples of the pixels that a position stands for.
+        """
+        top, left, bottom, right = self.window
+        margins = []
+        for start, end, positions in (
+            (left, right, self.feature_size[1]), (top, bottom, self.feature_size[0]),
+        ):  # fmt: skip
+            pixels = (end - start) / positions
+            margins += [round(start / pixels), round((self.image_size - end) / pixels)]
+        return margins
+
     def _probe(self) -> torch.Tensor:
         """An image of noise (1, 1, H, W), always the same."""
         size = (1, 1, self.image_size, self.image_size)
@@ -194,7 +222,10 @@ def _create(config: BackboneConfig) -> nn.Module:
     try:
         cfg = timm.get_pretrained_cfg(config.model)
         if cfg is not None and cfg.fixed_input_size:
-            options = {"img_size": config.image_size} | options
+            top, left, bottom, right = config.region or (0.0, 0.0, 1.0, 1.0)
+            sides = (round((bottom - top) * config.image_size),
+                     round((right - left) * config.image_size))
+            options = {"img_size": sides} | options
         return timm.create_model(config.model, pretrained=False, num_classes=0, **options)
     except RuntimeError as error:  # timm's "Invalid pretrained tag"
         raise UserError(

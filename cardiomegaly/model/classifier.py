@@ -44,7 +44,18 @@ class CardiomegalyClassifier(nn.Module):
 
     def forward(self, image: torch.Tensor) -> HeadOutput:
         """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> logits (B,), attention (B, 1, h, w)."""
-        return self.head(self.backbone(image))
+        logits, attention = self.head(self.backbone(image))
+        return HeadOutput(logits, None if attention is None else self.backbone.whole(attention))
+
+    @property
+    def attends(self) -> bool:
+        """Whether the head has an attention map."""
+        features = torch.zeros(1, self.backbone.num_features, *self.backbone.feature_size)
+        training = self.head.training
+        with torch.no_grad():
+            attention = self.head.eval()(features).attention
+        self.head.train(training)
+        return attention is not None
 
     def features(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Features (B, C, h, w) of a batch: its own, or those of its `image` (B, 1, H, W)."""

@@ -41,9 +41,7 @@ class Exported(nn.Module):
         self.head: Any = copied.head
         self.image_size = self.backbone.image_size
         self.explains = hasattr(self.head, "contribution")
-        features = torch.zeros(1, self.backbone.num_features, *self.backbone.feature_size)
-        attends = self.head(features).attention is not None
-        left_out = {"attention": not attends, "contribution": not self.explains}
+        left_out = {"attention": not copied.attends, "contribution": not self.explains}
         self.outputs = [name for name in OUTPUTS if not left_out.get(name)]
         self.eval()
 
@@ -54,7 +52,8 @@ class Exported(nn.Module):
         maps = [] if attention is None else [attention[:, 0]]
         if self.explains:
             maps.append(self.head.contribution(features))
-        return torch.sigmoid(logits), logits, features.mean(dim=(2, 3)), *maps
+        whole = [self.backbone.whole(each) for each in maps]
+        return torch.sigmoid(logits), logits, features.mean(dim=(2, 3)), *whole
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """The outputs for images."""

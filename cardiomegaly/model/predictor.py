@@ -70,6 +70,8 @@ class Predictor:
             features = self.classifier.features(inputs)
             output = self.classifier.head(features)
         attention = output.attention
+        if attention is not None:
+            attention = self.classifier.backbone.whole(attention)
         return Prediction(
             output.logits.double().cpu().numpy(),
             None if attention is None else attention[:, 0].float().cpu().numpy(),
@@ -90,7 +92,7 @@ class Predictor:
         batch = {"image": torch.as_tensor(images).to(self.device)}
         with torch.inference_mode(), autocast(self.device, self.precision):
             features = self.classifier.features(batch)
-            contribution = self.head.contribution(features)
+            contribution = self.classifier.backbone.whole(self.head.contribution(features))
         return contribution.float().cpu().numpy()
 
     def gradcam(self, images: torch.Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:

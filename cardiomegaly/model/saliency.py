@@ -31,7 +31,8 @@ def gradcam_maps(classifier: CardiomegalyClassifier, image: torch.Tensor) -> Map
             "say pip install 'cardiomegaly[explain]' or gradcam=false"
         ) from error
     explained = _FromFeatures(classifier.eval())
-    with GradCAM(explained, [explained.features]) as cam:
+    whole = classifier.backbone.whole
+    with GradCAM(explained, [explained.features], reshape_transform=whole) as cam:
         found: Maps = cam(image, [lambda logit: logit] * len(image))
     classifier.zero_grad()
     return found

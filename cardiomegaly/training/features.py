@@ -168,6 +168,9 @@ def choose_features(
     if config.backbone.trainable != "none":
         log.info("features=auto: live, since the backbone is trained")
         return "live"
+    if config.trainer.attention_weight:
+        log.info("features=auto: live, since hearts are moved with their images")
+        return "live"
     if config.backbone._target_ is not None:
         log.info("features=auto: live, since the code of a backbone of one's own may change")
         return "live"
@@ -248,6 +251,7 @@ def _open_store(config: Config, backbone: Backbone, precision: str) -> RowStore:
         "options": config.backbone.options,
         "weights": _state_hash(backbone),
         "size": config.backbone.image_size,
+        **({} if config.backbone.region is None else {"region": config.backbone.region}),
         "fit": config.data.fit,
         "precision": precision,
         "format": [FORMAT, IMAGE_FORMAT],

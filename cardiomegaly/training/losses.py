@@ -1,10 +1,12 @@
 """Losses that torch lacks; `conf/loss` names them, and torch's own binary cross-entropy.
 
-A loss is a module: logits (B,) and targets (B,), 0 or 1, in; a number out.
+A loss is a module: logits (B,) and targets (B,), 0 or 1, in; a number out. `attention_loss` is a term
+beside any of them.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
@@ -57,3 +59,21 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (B,), targets (B,) -> the mean."""
         return sigmoid_focal_loss(logits, target, self.alpha, self.gamma, reduction="mean")
+
+
+def attention_loss(attention: Tensor, heart: Tensor) -> Tensor:
+    """How little of the attention lies in the heart: minus the logarithm of its share.
+
+    Args:
+        attention: (B, 1, h, w), over 0.
+        heart: (B, 1, H, W), 0 outside of the heart; 0 everywhere where it is not known.
+
+    Returns:
+        The sum over the images whose heart is known, by the number B of all; at least 0.
+    """
+    cover = F.adaptive_avg_pool2d((heart > 0).float(), attention.shape[-2:])
+    known = cover.amax((1, 2, 3)) > 0
+    tiny = torch.finfo(torch.float32).tiny
+    inside = (attention * cover).sum((1, 2, 3)).clamp_min(tiny)
+    share = inside / attention.sum((1, 2, 3)).clamp_min(tiny)
+    return -torch.where(known, share, 1.0).log().mean()

@@ -15,6 +15,7 @@ from cardiomegaly.config import MONITORED, BackboneConfig
 from cardiomegaly.evaluation.metrics import binary_metrics
 from cardiomegaly.model.building import build
 from cardiomegaly.model.classifier import CardiomegalyClassifier
+from cardiomegaly.training.losses import attention_loss
 from cardiomegaly.training.optimisation import build_optimizer, build_schedule
 
 MOST_NAMED = 32  # images in a message
@@ -28,7 +29,8 @@ class CardiomegalyModule(LightningModule):
     """Trains a `CardiomegalyClassifier`.
 
     A batch is a dict with `target` (B,), `index` (B,) and either `image` (B, 1, H, W) or
-    `features` (B, C, h, w), the frozen backbone's output computed beforehand.
+    `features` (B, C, h, w), the frozen backbone's output computed beforehand; and with an
+    `attention_weight`, `heart` (B, 1, H, W), as `losses.attention_loss` takes it.
 
     Args:
         backbone: fields of `BackboneConfig`, as plain containers, so that a checkpoint can be
@@ -36,6 +38,7 @@ class CardiomegalyModule(LightningModule):
         head, loss, optimizer, schedule: `_target_` and options of each; no schedule if empty.
         learning_rate: of the head.
         layer_decay: rate of each layer of the backbone by that of the next one.
+        attention_weight: of the term that draws the attention map to hearts; 0 for none.
         monitor: the metric that a schedule may watch.
         threshold: on the probability, for the validation metrics that need one.
     """
@@ -49,12 +52,14 @@ class CardiomegalyModule(LightningModule):
         schedule: dict[str, Any],
         learning_rate: float,
         layer_decay: float,
+        attention_weight: float,
         monitor: str,
         threshold: float,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.threshold = threshold
+        self.attention_weight = attention_weight
         self.classifier = CardiomegalyClassifier(BackboneConfig(**backbone), head)
         self.loss: nn.Module = build(loss, "loss", nn.Module, {})
         self.losses: list[torch.Tensor] = []  # of the epoch's batches, whose images are `_indices`
@@ -70,8 +75,11 @@ class CardiomegalyModule(LightningModule):
 
         Lightning's own sum over an epoch takes 1 ms a step, where a step from features takes 14.
         """
-        logits = self.classifier.logits(batch)
-        loss = self.loss(logits, batch["target"])
+        output = self.classifier.head(self.classifier.features(batch))
+        loss = self.loss(output.logits.float(), batch["target"])
+        if self.attention_weight:
+            heart = self.classifier.backbone.crop(batch["heart"])
+            loss = loss + self.attention_weight * attention_loss(output.attention, heart)
         self.losses.append(loss.detach())
         self._indices.append(batch["index"])
         # One step late, since a GPU would have to be waited for: no weights are kept before.

@@ -15,7 +15,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Callback, seed_everything
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from cardiomegaly.config import Config
+from cardiomegaly import UserError
+from cardiomegaly.config import HEART, Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
 from cardiomegaly.model.memory import keep_freed_memory
@@ -111,12 +112,18 @@ def train(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> T
         seed_everything(config.seed, workers=True, verbose=False)
         check_device(config.trainer)
         keep_freed_memory()
+        datamodule = build_datamodule(config)
+        if config.backbone.region == HEART:
+            datamodule.prepare_data()
+            datamodule.setup()
+            config.backbone.region = datamodule.heart_region()
         module, weights = build_module(config)  # missing weights are noticed at once
         precision = choose_precision(config.trainer)
         trainer, history = build_trainer(config, folder, precision, callbacks)
-        datamodule = build_datamodule(config)
         datamodule.prepare_data()
         datamodule.setup()
+        if config.trainer.attention_weight:
+            datamodule.draw_hearts()
         if config.features.name == "auto":
             config.features.name = choose_features(
                 config, datamodule, module.classifier.backbone, precision
@@ -194,9 +201,15 @@ def build_module(config: Config) -> tuple[CardiomegalyModule, ObtainedWeights]:
         schedule=config.schedule,
         learning_rate=config.trainer.learning_rate,
         layer_decay=config.trainer.layer_decay,
+        attention_weight=config.trainer.attention_weight,
         monitor=config.trainer.monitor,
         threshold=config.threshold,
     )
+    if config.trainer.attention_weight and not module.classifier.attends:
+        raise UserError(
+            f"trainer.attention_weight={config.trainer.attention_weight}: the head "
+            f"{config.head_name} has no attention map; use head=gwap"
+        )
     optimizer = build_optimizer(module.hparams, module.classifier)  # mistakes are noticed at once
     if config.schedule:
         build_schedule(module.hparams, optimizer, steps=2, epochs=2)
