@@ -34,9 +34,10 @@ MEASUREMENTS = {  # letters of the rows -> what yields them
     "j": epochs.gpu,
     "k": steps.means,
     "l": epochs.whole_runs,
+    "m": steps.against_onnx,
 }
 LETTERS = "".join(MEASUREMENTS)
-SLOW = "fhikl"  # left out by --quick
+SLOW = "fhiklm"  # left out by --quick
 
 
 @dataclass

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from importlib.util import find_spec
 
 import timm
 import torch
@@ -15,8 +16,9 @@ from benchmarks.material import Material
 from benchmarks.table import Row
 from benchmarks.timing import Rate, fresh_process, in_turn, rate
 from cardiomegaly.config import Config
+from cardiomegaly.model.formats import Exported, run_onnx, write_onnx
 from cardiomegaly.model.memory import keep_freed_memory
-from cardiomegaly.model.predictor import autocast
+from cardiomegaly.model.predictor import Predictor, autocast
 from cardiomegaly.training.device import choose_precision
 from cardiomegaly.training.module import CardiomegalyModule
 from cardiomegaly.training.optimisation import build_optimizer
@@ -137,6 +139,26 @@ def against_timm(material: Material) -> Iterator[Row]:
     names = {"resnet152v2": config.backbone.model, "timm's resnetv2_152": "resnetv2_152"}
     runs = in_turn({what: measure(name) for what, name in names.items()}, material.effort.rounds)
     yield Row("h", f"frozen resnet152v2, {config.backbone.image_size} px", runs, goal=1)
+
+
+def against_onnx(material: Material) -> Iterator[Row]:
+    """(m) The frozen forward pass against ONNX Runtime, which fuses activations too."""
+    if find_spec("onnxruntime") is None:
+        yield Row("m", "forward pass", note="left out: it needs the extra export")
+        return
+    for name in material.effort.backbones:
+        config = material.backbone_config(name, "trainer.precision=32-true")
+        classifier, images = build(config).classifier, noise(config)["image"]
+        exported, path = Exported(classifier), material.folder / f"{name}.onnx"
+        write_onnx(exported, path, {})
+        engine, pixels, predictor = run_onnx(path), images.numpy(), Predictor(classifier)
+        n, seconds = len(images), material.effort.seconds
+        measures = {
+            "forward": partial(rate, partial(predictor.predict, images), n, seconds),
+            "ONNX Runtime": partial(rate, partial(engine, pixels), n, seconds),
+        }
+        runs = in_turn(measures, material.effort.rounds)
+        yield Row("m", f"a whole prediction, {name}, {config.backbone.image_size} px", runs)
 
 
 def compiled(material: Material) -> Iterator[Row]:

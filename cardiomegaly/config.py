@@ -77,13 +77,14 @@ class BackboneConfig:
         )
         _require_rate("backbone.learning_rate", self.learning_rate)
         if self.region not in (None, HEART):
-            self.region = edges = list(self.region)
+            edges = list(self.region) if isinstance(self.region, Iterable) else []
             inside = len(edges) == 4 and all(isinstance(edge, int | float) for edge in edges)
             _require(
                 inside and 0 <= edges[0] < edges[2] <= 1 and 0 <= edges[1] < edges[3] <= 1,
                 "backbone.region", f"must be null, {HEART} or the [upper, left, lower, right] edge "
                 "as shares from 0 to 1", self.region,
             )  # fmt: skip
+            self.region = [float(edge) for edge in edges]
 
 
 @dataclass

@@ -86,7 +86,8 @@ class Hearts:
             edges.append((rows.min(), columns.min(), rows.max() + 1, columns.max() + 1))
         top, left, bottom, right = np.mean(edges, axis=0)
         cells = max(1, size // CELL)
-        side = min(cells, round(WIDENED * max(bottom - top, right - left) / CELL))
+        widened = round(WIDENED * max(bottom - top, right - left) / CELL)
+        side = min(cells, max(1, widened))
         upper, leftmost = (
             int(np.clip(round(middle / CELL - side / 2), 0, cells - side))
             for middle in ((top + bottom) / 2, (left + right) / 2)

@@ -60,6 +60,7 @@ class Backbone(nn.Module):
         self.resting = False
         self._folded: tuple[object, Any] = (None, self.model)  # no submodule: not in the state
         self.image_size = config.image_size
+        self.region = config.region
         edges = config.region or (0.0, 0.0, 1.0, 1.0)
         self.window = [round(edge * config.image_size) for edge in edges]
         self._layout = "NCHW"  # of what the network's forward_features gives, or TOKENS
@@ -76,7 +77,7 @@ class Backbone(nn.Module):
     def crop(self, image: torch.Tensor) -> torch.Tensor:
         """The region of images (B, C, H, W) that the network looks at: all of them without one."""
         top, left, bottom, right = self.window
-        return image[:, :, top:bottom, left:right]
+        return image if self.region is None else image[:, :, top:bottom, left:right]
 
     def whole(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (..., h, w) of the region as maps of the whole image, 0 outside of the region."""

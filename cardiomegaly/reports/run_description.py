@@ -78,8 +78,12 @@ def weights_of(run: Run) -> str:
 def learned_by(run: Run) -> str:
     """Loss and optimiser of a run, schedule and average if it had them, by their classes."""
     used = [run.meta.get(name) for name in ("loss", "optimizer", "schedule", "averaging")]
-    classes = [str(each["_target_"]).rpartition(".")[2] for each in used if each]
-    return ", ".join(classes) or "not recorded"
+    parts = [str(each["_target_"]).rpartition(".")[2] for each in used if each]
+    if run.meta.get("attention_weight"):
+        parts.append(f"attention drawn to hearts by {run.meta['attention_weight']:g}")
+    if run.meta.get("region"):
+        parts.append("the region of the heart alone")
+    return ", ".join(parts) or "not recorded"
 
 
 def kinds_of(runs: Sequence[Run]) -> str:

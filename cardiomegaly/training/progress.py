@@ -45,7 +45,7 @@ def announce(
     for line in (
         *_data_lines(config, datamodule),
         f"model: {config.backbone.name} ({config.backbone.model}) at {config.backbone.image_size} "
-        f"pixels, trained: {config.backbone.trainable}, features {config.features.name}; "
+        f"pixels{_region(config.backbone.region)}, trained: {config.backbone.trainable}, features {config.features.name}; "
         f"head {config.head_name}; {_parameters(module)}",
         f"weights: {'' if weights.path is None else f'{weights.name} from '}{weights.source}",
         f"training: balance={config.balance}, seed {config.seed}, batches of "
@@ -67,7 +67,16 @@ def _learning(config: Config) -> list[str]:
     classes = [f"{name} {used[name].rpartition('.')[2]}" for name in names if used[name]]
     trained = config.backbone.trainable != "none"
     rate = f"rate {config.trainer.learning_rate:g} of the head"
-    return [*classes, rate + f", {config.backbone.learning_rate:g} of the backbone" * trained]
+    rates = rate + f", {config.backbone.learning_rate:g} of the backbone" * trained
+    weight = config.trainer.attention_weight
+    return [*classes, rates, *([f"attention drawn to hearts by {weight:g}"] if weight else [])]
+
+
+def _region(edges: list[float] | None) -> str:
+    if edges is None:
+        return ""
+    top, left, bottom, right = edges
+    return f", of which it sees rows {top:.0%} to {bottom:.0%}, columns {left:.0%} to {right:.0%}"
 
 
 def _data_lines(config: Config, datamodule: CardiomegalyDataModule) -> list[str]:

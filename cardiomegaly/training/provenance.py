@@ -37,6 +37,8 @@ def describe(
         "balance": config.balance,
         "head": config.head_name,
         **{name: getattr(config, name) for name in ("loss", "optimizer", "schedule", "averaging")},
+        "attention_weight": config.trainer.attention_weight,
+        "region": config.backbone.region,
         "init": None if config.init.run is None else asdict(config.init),
         "seed": config.seed,
         "trainable": config.backbone.trainable,

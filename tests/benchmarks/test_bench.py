@@ -66,7 +66,7 @@ def test_rows_are_saved_when_one_cannot_be_measured(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (bench.Options(only="axz"), "only: must be letters of abcdefghijkl, got 'axz'"),
+        (bench.Options(only="axz"), "only: must be letters of abcdefghijklm, got 'axz'"),
         (bench.Options(originals="absent"), "originals: 'absent' is no folder that holds PNGs"),
         (bench.Options(originals="empty"), "originals: 'empty' is no folder that holds PNGs"),
         (bench.Options(labels="absent.csv"), "labels: no file 'absent.csv'"),

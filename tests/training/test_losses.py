@@ -10,7 +10,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from cardiomegaly import UserError
 from cardiomegaly.model.building import build
-from cardiomegaly.training.losses import BinaryCrossEntropy, FocalLoss
+from cardiomegaly.training.losses import BinaryCrossEntropy, FocalLoss, attention_loss
 
 LOGITS = torch.tensor([-2.0, -0.5, 0.0, 1.5, 3.0])
 TARGET = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])
@@ -62,3 +62,33 @@ def test_mistakes_are_one_line(settings: dict[str, object], message: str) -> Non
     settings |= {"_target_": f"cardiomegaly.training.losses.{settings['_target_']}"}
     with pytest.raises(UserError, match=message):
         build(settings, "loss", torch.nn.Module, {})
+
+
+def test_attention_loss_by_hand() -> None:
+    """Half of the first map's sum lies in its heart; the second heart is not known."""
+    attention = torch.tensor([[[[1.0, 1.0], [1.0, 1.0]]], [[[0.1, 0.9], [0.5, 0.5]]]])
+    heart = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    heart[0, :, :2] = 255
+    assert attention_loss(attention, heart).item() == pytest.approx(np.log(2) / 2)
+    heart[0] = 255  # everywhere: all of it is inside
+    assert attention_loss(attention, heart).item() == pytest.approx(0, abs=1e-6)
+    assert attention_loss(attention, torch.zeros_like(heart)).item() == 0
+
+
+def test_attention_loss_counts_positions_by_their_part() -> None:
+    """A heart that covers a quarter of a position takes a quarter of its attention."""
+    heart = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    heart[0, 0, 0, 0] = 255
+    uniform = torch.ones(1, 1, 2, 2)
+    assert attention_loss(uniform, heart).item() == pytest.approx(-np.log(0.25 / 4))
+
+
+def test_attention_loss_draws_attention_into_the_heart() -> None:
+    scores = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    heart = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    heart[0, 0, :4, :4] = 255
+    attention_loss(torch.sigmoid(scores), heart).backward()
+    assert scores.grad is not None
+    inside, outside = scores.grad[0, 0, 0, 0], scores.grad[0, 0].flatten()[1:]
+    assert inside < 0
+    assert (outside > 0).all()

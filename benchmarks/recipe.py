@@ -1,0 +1,191 @@
+"""What each ingredient of +experiment=recipe gives, by cross-validation by patient.
+
+  python -m benchmarks.recipe root=FOLDER weights=FILE                the table of docs/training.md
+  python -m benchmarks.recipe root=FOLDER weights=FILE rows=[recipe,frozen] seeds=[1]
+
+Every row is trained on each of five folds for each seed, into a folder of its own; what is finished is
+not trained again, so that the command goes on where it was stopped. Every image is predicted by the
+runs that have not seen its patient. `validation` is the mean AUROC of the runs' validation parts, on
+which ingredients were chosen; the other figures are of the test folds together, the mean over seeds.
+Differences are from the row `recipe`, paired by patient. `pointing` is how often the attention's
+highest point lies in the heart box, on the images that have one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import MISSING
+
+from cardiomegaly import UserError, cli
+from cardiomegaly.data.boxes import NUMBERS, find_boxes
+from cardiomegaly.data.image_folder import ImageFolder
+from cardiomegaly.evaluation.influence import ranking_statistics
+from cardiomegaly.evaluation.intervals import (
+    Estimate,
+    Patients,
+    Statistic,
+    interval,
+    paired_difference,
+)
+from cardiomegaly.evaluation.localisation import score_maps
+from cardiomegaly.model.predictor import Predictor
+from cardiomegaly.reports.ensemble import average_flips
+from cardiomegaly.reports.localise import boxed_hearts
+from cardiomegaly.training.record import Run, find_runs, read_run
+
+RECIPE = "recipe"
+FOLDS = 5
+FLIPS = "flips averaged at test"
+STUDY = "cohort=all trainer.max_epochs=40"
+ROWS = {
+    "frozen": STUDY,
+    RECIPE: "+experiment=recipe",
+}
+
+
+@dataclass
+class Options:
+    """What can be chosen."""
+
+    root: str = field(default=MISSING, metadata={"help": "folder of NIH's images and label file"})
+    weights: str = field(default=MISSING, metadata={"help": "of MobileNetV1, as safetensors"})
+    folder: str = field(default="outputs/recipe", metadata={"help": "of the runs"})
+    rows: list[str] | None = field(default=None, metadata={"help": "of the table; null for all"})
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "of splits"})
+    train: bool = field(default=True, metadata={"help": "false: only what is there already"})
+
+
+def train(options: Options, name: str, seed: int) -> list[Run]:
+    """The runs of a row and seed, a fold each; those that are not there are trained.
+
+    Raises:
+        UserError: a training failed; or a run is not there and none is to be trained.
+    """
+    folder = Path(options.folder) / name / f"seed{seed}"
+    words = [
+        *ROWS.get(name, "").split(), "data=nih", f"data.root={options.root}", "logger=none",
+        f"backbone.weights={options.weights}", "backbone.options={pad_type: same}", f"seed={seed}",
+        f"split.folds={FOLDS}", f"split.fold={','.join(map(str, range(FOLDS)))}",
+        f"hydra.sweep.dir={folder}",
+    ]  # fmt: skip
+    if options.train:
+        command = [sys.executable, "-m", "cardiomegaly.train", "-m", *words]
+        if subprocess.run(command, check=False).returncode:
+            raise UserError(f"rows: a training of {name} failed, with seed {seed}")
+    runs = [read_run(path) for path in find_runs(folder)]
+    if len(runs) != FOLDS:
+        raise UserError(f"folder: {folder} holds {len(runs)} of {FOLDS} runs; say train=true")
+    return runs
+
+
+@dataclass
+class Figures:
+    """Of one row: statistics on the test folds by name, each the mean over the seeds."""
+
+    validation: float
+    statistics: dict[str, Statistic]
+    pointing: float
+
+
+def judge(tables: Sequence[Sequence[pd.DataFrame]], pointing: float) -> Figures:
+    """Figures of the predictions of each seed's folds."""
+    parts = [table for folds in tables for table in folds]
+    validation = np.mean([_auroc(table[table["split"] == "val"]).value for table in parts])
+    tests = [
+        pd.concat([table[table["split"] == "test"] for table in folds]).sort_values("image")
+        for folds in tables
+    ]
+    statistics = {}
+    for name, metric, view in (
+        ("AUROC", "auroc", None), ("average precision", "average_precision", None),
+        ("AUROC PA", "auroc", "PA"), ("AUROC AP", "auroc", "AP"),
+    ):  # fmt: skip
+        of_view = [test if view is None else test[test["view_position"] == view] for test in tests]
+        statistics[name] = _mean([_ranking(test)[metric] for test in of_view])
+    return Figures(float(validation), statistics, pointing)
+
+
+def _ranking(test: pd.DataFrame) -> dict[str, Statistic]:
+    patients = Patients.of(test["target"], test["patient_id"])
+    return ranking_statistics(patients, test["logit"].to_numpy())
+
+
+def _auroc(test: pd.DataFrame) -> Statistic:
+    return _ranking(test)["auroc"]
+
+
+def _mean(seeds: Sequence[Statistic]) -> Statistic:
+    """The mean over seeds of a metric of the same images."""
+    value = float(np.mean([seed.value for seed in seeds]))
+    influence = np.mean([seed.influence for seed in seeds], axis=0)
+    return Statistic(value, influence, seeds[0].shares, seeds[0].counted)
+
+
+def point(runs: Sequence[Run], images: ImageFolder) -> float:
+    """How often the attention's highest point lies in the heart box, on the runs' test images."""
+    boxes = find_boxes(images.root)
+    if boxes is None:
+        raise UserError(f"root: {images.root} holds no list of boxes")
+    hits: list[float] = []
+    for run in runs:
+        hearts = boxed_hearts(run.part("test")[["image"]].assign(part="test"), boxes)
+        names = hearts["image"].tolist()
+        predictor = Predictor.from_checkpoint(run.checkpoint)
+        maps = predictor.predict_batches(
+            {"image": torch.from_numpy(pixels)} for pixels in images.batches(names, predictor.image_size)
+        ).attention
+        if maps is None:
+            return float("nan")
+        scores = score_maps(list(maps), hearts[NUMBERS].to_numpy(np.float64), 0.5)
+        hits.extend(scores["pointing"])
+    return float(np.mean(hits))
+
+
+def act(options: Options) -> None:
+    """Train what is missing and print the table.
+
+    Raises:
+        UserError: as `train`.
+    """
+    names = options.rows or list(ROWS)
+    images = ImageFolder(Path(options.root))
+    rows: dict[str, Figures] = {}
+    for name in names:
+        seeds = [train(options, name, seed) for seed in options.seeds]
+        tables = [[run.predictions for run in folds] for folds in seeds]
+        rows[name] = judge(tables, point([run for folds in seeds for run in folds], images))
+        if name == RECIPE:
+            flipped = [[average_flips(run, images, "cpu") for run in folds] for folds in seeds]
+            rows[FLIPS] = judge(flipped, float("nan"))
+    first = next(iter(rows.values())).statistics
+    header = ["", "validation", *first, "pointing", "AUROC from that of the recipe"]
+    print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
+    for name, figures in rows.items():
+        cells = [name, f"{figures.validation:.3f}"]
+        cells += [_written(interval(value)) for value in figures.statistics.values()]
+        cells.append(f"{figures.pointing:.2f}")
+        if RECIPE in rows and name != RECIPE:
+            other = rows[RECIPE].statistics["AUROC"]
+            cells.append(_written(paired_difference(figures.statistics["AUROC"], other)[0]))
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def _written(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    return cli.run(Options, act, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
