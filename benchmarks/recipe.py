@@ -3,12 +3,12 @@
   python -m benchmarks.recipe root=FOLDER weights=FILE                the table of docs/training.md
   python -m benchmarks.recipe root=FOLDER weights=FILE rows=[recipe,frozen] seeds=[1]
 
-Every row is trained on each of five folds for each seed, into a folder of its own; what is finished is
-not trained again, so that the command goes on where it was stopped. Every image is predicted by the
-runs that have not seen its patient. `validation` is the mean AUROC of the runs' validation parts, on
-which ingredients were chosen; the other figures are of the test folds together, the mean over seeds.
-Differences are from the row `recipe`, paired by patient. `pointing` is how often the attention's
-highest point lies in the heart box, on the images that have one.
+Every row is trained on each of five folds for each seed, into a folder of its own; what is finished
+is not trained again, so that the command goes on where it was stopped. Every image is predicted by
+the runs that have not seen its patient. `validation` is the mean AUROC of the runs' validation
+parts, on which ingredients were chosen; the other figures are of the test folds together, the mean
+over seeds. Differences are from the row `recipe`, paired by patient. `pointing` is how often the
+attention's highest point lies in the heart box, on the images that have one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def train(options: Options, name: str, seed: int) -> list[Run]:
     ]  # fmt: skip
     if options.train:
         command = [sys.executable, "-m", "cardiomegaly.train", "-m", *words]
-        if subprocess.run(command, check=False).returncode:
+        if subprocess.run(command, check=False).returncode:  # noqa: S603
             raise UserError(f"rows: a training of {name} failed, with seed {seed}")
     runs = [read_run(path) for path in find_runs(folder)]
     if len(runs) != FOLDS:
@@ -140,7 +140,8 @@ def point(runs: Sequence[Run], images: ImageFolder) -> float:
         names = hearts["image"].tolist()
         predictor = Predictor.from_checkpoint(run.checkpoint)
         maps = predictor.predict_batches(
-            {"image": torch.from_numpy(pixels)} for pixels in images.batches(names, predictor.image_size)
+            {"image": torch.from_numpy(pixels)}
+            for pixels in images.batches(names, predictor.image_size)
         ).attention
         if maps is None:
             return float("nan")

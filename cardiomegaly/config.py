@@ -394,6 +394,7 @@ class Config:
         seed: of cohort, split, batches, augmentation and initial weights.
         balance: weighted oversampling of the training part.
         threshold: on the probability, for the metrics that need one.
+        flips: average each image with its mirror image when the run is tested and used.
         resume: folder of a run to go on with.
         trust: modules of the user's own whose classes a recorded run may name.
         head, loss, optimizer, schedule, averaging: the class of each as `_target_`, and what that
@@ -404,6 +405,7 @@ class Config:
     seed: int
     balance: bool
     threshold: float
+    flips: bool
     resume: str | None
     trust: Any
     init: InitConfig

@@ -26,7 +26,9 @@ class Options:
     input: Any = cli.option("file, folder or pattern, or [several] of them", MISSING)
     output: str = cli.option("CSV file to write", "predictions.csv")
     dicom: str | None = cli.option("folder for structured reports and overlays of DICOM files")
-    flips: bool = cli.option("average each image with its mirror image", False)
+    flips: bool | None = cli.option(
+        "average each image with its mirror image; null: as the model was tested"
+    )
     threshold: float | None = cli.option("on the probability; null for the model's own")
     refuse: bool = cli.option("false: unfit images get a probability and a warning", True)
     batch_size: int = cli.option("images a batch", 32)

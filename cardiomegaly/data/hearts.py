@@ -1,11 +1,12 @@
 """Where the heart lies in images: boxes that radiologists drew, or CheXmask's masks.
 
-A training may draw its attention map there (`training.losses.attention_loss`), and look at the region
-around the mean of them alone (`backbone.region=heart`).
+A training may draw its attention map there (`training.losses.attention_loss`), and look at the
+region around the mean of them alone (`backbone.region=heart`).
 
-Source of the masks: Gaggion et al., "CheXmask: a large-scale dataset of anatomical segmentation masks for
-multi-center chest x-ray images", Scientific Data 2024; a table of each data set, one row an image, in
-which a mask is a run-length code: pairs of a first pixel (counted from 1, row by row) and a length.
+Source of the masks: Gaggion et al., "CheXmask: a large-scale dataset of anatomical segmentation
+masks for multi-center chest x-ray images", Scientific Data 2024; a table of each data set, one row
+an image, in which a mask is a run-length code: pairs of a first pixel (counted from 1, row by row)
+and a length.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from cardiomegaly import UserError
 from cardiomegaly.inference.explanation import Explanation, Row
 from cardiomegaly.inference.inputs import Loaded, Shape, Source, as_sources, load, load_batches
 from cardiomegaly.inference.metadata import Metadata
-from cardiomegaly.model.prediction import ImagePredictor
+from cardiomegaly.model.prediction import ImagePredictor, predict_views
 from cardiomegaly.model.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Detector:
 
     Args:
         models: at least one.
-        flips: average each image with its mirror image.
+        flips: average each image with its mirror image; None where the model was tested so.
         threshold: on the probability; None for the models' own.
         refuse: unfit images get no probability; False gives one with a warning.
     """
@@ -59,7 +59,7 @@ class Detector:
     def __init__(
         self,
         models: Sequence[Model],
-        flips: bool = False,
+        flips: bool | None = None,
         threshold: float | None = None,
         refuse: bool = True,
     ) -> None:
@@ -145,12 +145,12 @@ class Detector:
         remarks: list[tuple[bool, str]] = []
         for model in self.models:
             pixels = np.stack([image.pixels[model.shape] for image in images])
-            for view in (pixels, pixels[..., ::-1])[: 2 if self.flips else 1]:
-                prediction = model.predictor.predict(np.ascontiguousarray(view[:, None]))
-                calibrated = model.metadata.calibrate(prediction.logits)
-                scores.append(np.stack([calibrated, prediction.probability], axis=1))
-                if not remarks and model.refusal is not None:
-                    remarks = model.refusal.reasons(pixels, prediction.pooled)
+            flips = model.metadata.flips if self.flips is None else self.flips
+            prediction = predict_views(model.predictor, pixels[:, None], flips)
+            calibrated = model.metadata.calibrate(prediction.logits)
+            scores.append(np.stack([calibrated, prediction.probability], axis=1))
+            if not remarks and model.refusal is not None:
+                remarks = model.refusal.reasons(pixels, prediction.pooled)
         remarks = remarks or [(False, "")] * len(images)
         mean = np.mean(scores, axis=0).tolist()
         for image, (probability, raw), (unfit, remark) in zip(images, mean, remarks, strict=True):

@@ -17,7 +17,7 @@ def load(
     *,
     device: str = "auto",
     trust: Collection[str] = (),
-    flips: bool = False,
+    flips: bool | None = None,
     threshold: float | None = None,
     refuse: bool = True,
 ) -> Detector:
@@ -27,7 +27,7 @@ def load(
         source: a run folder, a checkpoint, an .onnx file, a bundle; or a list of these.
         device: auto, cpu or cuda; an .onnx file is computed on the processor.
         trust: modules of the user's own whose classes a run may name.
-        flips: average each image with its mirror image.
+        flips: average each image with its mirror image; None where the model was tested so.
         threshold: on the probability; None for the model's own.
         refuse: unfit images get no probability; False gives one with a warning.
 

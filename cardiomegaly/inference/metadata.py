@@ -39,6 +39,7 @@ class Metadata:
         licence: of program and weights.
         classes: what a probability of 0 and of 1 stands for.
         version: of the program that wrote this.
+        flips: whether it was tested with each image averaged with its mirror image.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Metadata:
     licence: str
     classes: list[str]
     version: str
+    flips: bool = False  # older files know no other
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -98,6 +100,7 @@ def of_run(run: Run, sha256: str) -> Metadata:
         licence=LICENCE,
         classes=_classes(str(meta.get("finding") or HEART).lower()),
         version=__version__,
+        flips=bool(meta.get("flips")),
     )
 
 
@@ -130,7 +133,8 @@ def of_json(text: str, source: object) -> Metadata:
     """
     try:
         values = json.loads(text)
-        return Metadata(**{field.name: values[field.name] for field in fields(Metadata)})
+        names = [field.name for field in fields(Metadata) if field.name in values]
+        return Metadata(**{name: values[name] for name in names})
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{source} carries no readable metadata of this program ({error!r}); export it again"

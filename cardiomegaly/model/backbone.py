@@ -84,7 +84,7 @@ class Backbone(nn.Module):
         return functional.pad(maps, self._margins) if any(self._margins) else maps
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, H', W') as the network was trained.
+        """(B, 1 or 3, H, W), `uint8` or float in [0, 1] -> (B, 3, h, w), the region as it is taken.
 
         Raises:
             UserError: another shape.
@@ -224,8 +224,10 @@ def _create(config: BackboneConfig) -> nn.Module:
         cfg = timm.get_pretrained_cfg(config.model)
         if cfg is not None and cfg.fixed_input_size:
             top, left, bottom, right = config.region or (0.0, 0.0, 1.0, 1.0)
-            sides = (round((bottom - top) * config.image_size),
-                     round((right - left) * config.image_size))
+            sides = (
+                round((bottom - top) * config.image_size),
+                round((right - left) * config.image_size),
+            )
             options = {"img_size": sides} | options
         return timm.create_model(config.model, pretrained=False, num_classes=0, **options)
     except RuntimeError as error:  # timm's "Invalid pretrained tag"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, log_expit, logsumexp
 
 Images = NDArray[np.uint8]
 
@@ -40,6 +40,25 @@ def join(parts: Sequence[Prediction]) -> Prediction:
         np.concatenate(maps) if maps else None,
         np.concatenate([part.pooled for part in parts]),
     )
+
+
+def mean_logit(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits (K, B) of K predictions of the same images -> (B,), that of their mean probability."""
+    return np.asarray(
+        logsumexp(log_expit(logits), axis=0) - logsumexp(log_expit(-logits), axis=0), np.float64
+    )
+
+
+def predict_views(predictor: ImagePredictor, images: Images, flips: bool) -> Prediction:
+    """Predict images (B, 1, H, W), with `flips` each averaged with its mirror image.
+
+    The attention and the pooled features are those of the images as they are.
+    """
+    prediction = predictor.predict(images)
+    if not flips:
+        return prediction
+    mirrored = predictor.predict(np.ascontiguousarray(images[..., ::-1]))
+    return replace(prediction, logits=mean_logit(np.stack([prediction.logits, mirrored.logits])))
 
 
 class ImagePredictor(Protocol):

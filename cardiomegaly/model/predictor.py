@@ -19,7 +19,7 @@ from cardiomegaly import UserError
 from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.building import check_trusted
 from cardiomegaly.model.classifier import CardiomegalyClassifier
-from cardiomegaly.model.prediction import Prediction, join
+from cardiomegaly.model.prediction import Prediction, join, predict_views
 from cardiomegaly.model.saliency import gradcam_maps
 from cardiomegaly.model.weights import check_fit
 
@@ -78,9 +78,11 @@ class Predictor:
             features.float().mean(dim=(2, 3)).cpu().numpy(),
         )
 
-    def predict_batches(self, batches: Iterable[Mapping[str, torch.Tensor]]) -> Prediction:
-        """Predict every batch of a loader, one after the other, as one."""
-        return join([self.predict(batch) for batch in batches])
+    def predict_batches(
+        self, batches: Iterable[Mapping[str, torch.Tensor]], flips: bool = False
+    ) -> Prediction:
+        """Predict the images of every batch of a loader, as one; see `prediction.predict_views`."""
+        return join([predict_views(self, batch["image"].numpy(), flips) for batch in batches])
 
     def contribution(self, images: torch.Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
         """What each position of images (B, 1, H, W) adds to the logit (B, h, w).

@@ -16,6 +16,7 @@ from cardiomegaly.data.labels import load_labelled_images
 from cardiomegaly.data.split import draw_cohort
 from cardiomegaly.evaluation.external_validation import HOME, transfer_table
 from cardiomegaly.evaluation.fitting import Cohort, Predicted
+from cardiomegaly.model.prediction import predict_views
 from cardiomegaly.reports.evaluation_inputs import Inputs, inputs_of_runs
 from cardiomegaly.reports.pages import column
 from cardiomegaly.reports.run_description import read_split
@@ -88,7 +89,8 @@ def predict_cohort(run: Run, images: pd.DataFrame, fit: str, device: str) -> pd.
         whole = {place: pixels for place, pixels in decoded if isinstance(pixels, np.ndarray)}
         readable += whole
         if whole:
-            prediction = predictor.predict(np.stack(list(whole.values()))[:, None])
+            pixels = np.stack(list(whole.values()))[:, None]
+            prediction = predict_views(predictor, pixels, bool(run.meta.get("flips")))
             logits.append(prediction.logits)
             probability.append(prediction.probability)
     unreadable = images.drop(index=images.index[readable])["path"].tolist()

@@ -1,7 +1,7 @@
 """Losses that torch lacks; `conf/loss` names them, and torch's own binary cross-entropy.
 
-A loss is a module: logits (B,) and targets (B,), 0 or 1, in; a number out. `attention_loss` is a term
-beside any of them.
+A loss is a module: logits (B,) and targets (B,), 0 or 1, in; a number out. `attention_loss` is a
+term beside any of them.
 """
 
 from __future__ import annotations

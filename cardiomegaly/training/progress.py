@@ -45,8 +45,8 @@ def announce(
     for line in (
         *_data_lines(config, datamodule),
         f"model: {config.backbone.name} ({config.backbone.model}) at {config.backbone.image_size} "
-        f"pixels{_region(config.backbone.region)}, trained: {config.backbone.trainable}, features {config.features.name}; "
-        f"head {config.head_name}; {_parameters(module)}",
+        f"pixels{_region(config.backbone.region)}, trained: {config.backbone.trainable}, "
+        f"features {config.features.name}; head {config.head_name}; {_parameters(module)}",
         f"weights: {'' if weights.path is None else f'{weights.name} from '}{weights.source}",
         f"training: balance={config.balance}, seed {config.seed}, batches of "
         f"{datamodule.batch_size}, at most {trained.max_epochs} epochs (counted from 0), ends when "

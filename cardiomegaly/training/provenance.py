@@ -48,6 +48,7 @@ def describe(
         "split": config.split.name,
         "fold": None if config.split.folds is None else config.split.fold,
         "threshold": config.threshold,
+        "flips": config.flips,
         **_data(config, datamodule),
         "weights": {name: getattr(weights, name) for name in ("name", "source", "sha256")},
         "parameters": sum(p.numel() for p in parameters),

@@ -16,12 +16,21 @@ TESTED = ("val", "test")
 IMAGE_COLUMNS = ("image", "patient_id", "split", "target", "view_position", "sex", "age")
 
 
-def predict(datamodule: CardiomegalyDataModule, predictor: Predictor, bar: bool) -> pd.DataFrame:
-    """A row for each validation and test image, validation first."""
+def predict(
+    datamodule: CardiomegalyDataModule, predictor: Predictor, flips: bool, bar: bool
+) -> pd.DataFrame:
+    """A row for each validation and test image, validation first.
+
+    Args:
+        datamodule: after `setup`.
+        predictor: the run's.
+        flips: as in `prediction.predict_views`.
+        bar: show progress.
+    """
     tables = []
     for part, loader in zip(TESTED, datamodule.predict_dataloader(), strict=True):
         batches = tqdm(loader, desc=f"predicting {part}", disable=not bar)
-        prediction = predictor.predict_batches(batches)
+        prediction = predictor.predict_batches(batches, flips)
         table = datamodule.parts[part].reindex(columns=list(IMAGE_COLUMNS))
         table.insert(4, "logit", prediction.logits)
         table.insert(5, "probability", prediction.probability)

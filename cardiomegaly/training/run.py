@@ -148,7 +148,7 @@ def train(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> T
         device = trainer.strategy.root_device
         datamodule.use_features({})  # tested as it is used: from images, in float32
         predictor = Predictor.from_checkpoint(folder / CHECKPOINT, device, trust=config.trusted)
-        predictions = predict(datamodule, predictor, config.trainer.progress_bar)
+        predictions = predict(datamodule, predictor, config.flips, config.trainer.progress_bar)
         refusal = fit_refusal(datamodule, predictor, config.seed)
         if refusal is not None:
             with replacing(folder / REFUSAL) as file:

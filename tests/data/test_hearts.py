@@ -80,7 +80,10 @@ def test_masks_that_their_authors_distrust_are_left_out(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("Image Index,Heart\na,1 2\n", r"no table of CheXmask's: it needs .* got Image Index, Hea"),
-        ("Image Index,Dice RCA (Mean),Heart,Height,Width\na,1,1 2 3,4,4\n", "the heart of a: .*pai"),
+        (
+            "Image Index,Dice RCA (Mean),Heart,Height,Width\na,1,1 2 3,4,4\n",
+            "the heart of a: .*pai",
+        ),
         ("Image Index,Dice RCA (Mean),Heart,Height,Width\na,1,16 2,4,4\n", "one beyond 4 x 4"),
         ("Image Index,Dice RCA (Mean),Heart,Height,Width\na,1,0 2,4,4\n", "from 1"),
         ("Image Index,Dice RCA (Mean),Heart,Height,Width\na,1,x y,4,4\n", "the heart of a: "),
@@ -121,9 +124,7 @@ def test_a_region_never_leaves_the_image(tmp_path: Path) -> None:
 
 def test_hearts_move_with_their_images() -> None:
     """An image that is its own heart stays so, and images are what they are without hearts."""
-    augmentation = build_augmentation(
-        AugmentConfig("all", 0.5, 0.5, 20.0, 0.2, 0.1, None)
-    )
+    augmentation = build_augmentation(AugmentConfig("all", 0.5, 0.5, 20.0, 0.2, 0.1, None))
     assert augmentation is not None
     images = np.zeros((8, 64, 64), np.uint8)
     images[:, 20:40, 10:50] = INSIDE

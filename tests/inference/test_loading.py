@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 
 import cardiomegaly
-from cardiomegaly import UserError, explain
+from cardiomegaly import UserError, explain, export
 from cardiomegaly.inference.explanation import Row
 from cardiomegaly.training.record import CHECKPOINT, read_run
 
@@ -89,6 +90,23 @@ def test_flips_and_models_are_averaged(trained_run: Path, phantom_root: Path) ->
     both = cardiomegaly.load([trained_run, trained_run], flips=True).predict(path)
     assert both["probability_raw"][0] == pytest.approx(plain["probability_raw"].mean(), abs=1e-6)
     assert plain["image"].tolist() == ["array 0", "array 1"]
+
+
+def test_a_run_that_was_tested_with_flips_is_used_with_them(
+    trained: Callable[..., Path], phantom_root: Path, tmp_path: Path
+) -> None:
+    """The same probability as in predictions.csv, from the run and from its ONNX file."""
+    run = trained(tmp_path / "run", "flips=true", "trainer.limit_train_batches=1")
+    row = read_run(run).part("test").iloc[0]
+    pixels = cv2.imread(str(phantom_root / "images" / row["image"]), cv2.IMREAD_GRAYSCALE)
+    assert export.main([f"run={run}", "format=onnx", f"output={tmp_path / 'exported'}"]) == 0
+    for model in (run, tmp_path / "exported" / "model.onnx"):
+        used = cardiomegaly.load(model, refuse=False).predict(pixels)["probability_raw"][0]
+        assert used == pytest.approx(row["probability"], abs=1e-5)
+    views = [pixels, pixels[:, ::-1].copy()]
+    plain = cardiomegaly.load(run, flips=False, refuse=False).predict(views)["probability_raw"]
+    assert plain[0] != plain[1]
+    assert plain.mean() == pytest.approx(row["probability"], abs=1e-6)
 
 
 def test_a_checkpoint_alone_is_enough(
