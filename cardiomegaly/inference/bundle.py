@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from cardiomegaly import UserError
 from cardiomegaly.inference import metadata
@@ -45,7 +45,8 @@ def write_bundle(run_folder: Path, model: Model, folder: Path) -> None:
     checkpoint = read_checkpoint(run.checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
-    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    # Not by its save_file, after which nobody else may read the file.
+    (folder / WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
     settings = {key: checkpoint["hyper_parameters"][key] for key in SETTINGS}
     about = {"metadata": json.loads(model.metadata.to_json()), "hyper_parameters": settings}
     write_json(folder / CONFIG, about)

@@ -22,7 +22,7 @@ import timm
 import torch
 from filelock import FileLock
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import cardiomegaly.model.inceptionv3  # noqa: F401  (registers its network with timm)
@@ -334,5 +334,5 @@ def convert_keras(source: Path, target: Path) -> None:
     check_fit(source, state, own)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    save_file(state, part, metadata={"format": "pt", "source": source.name})
+    part.write_bytes(save(state, metadata={"format": "pt", "source": source.name}))
     part.replace(target)

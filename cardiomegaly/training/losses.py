@@ -71,7 +71,8 @@ def attention_loss(attention: Tensor, heart: Tensor) -> Tensor:
     Returns:
         The sum over the images whose heart is known, by the number B of all; at least 0.
     """
-    cover = F.adaptive_avg_pool2d((heart > 0).float(), attention.shape[-2:])
+    height, width = attention.shape[-2:]
+    cover = F.adaptive_avg_pool2d((heart > 0).float(), (height, width))
     known = cover.amax((1, 2, 3)) > 0
     tiny = torch.finfo(torch.float32).tiny
     inside = (attention * cover).sum((1, 2, 3)).clamp_min(tiny)

@@ -33,6 +33,13 @@ def test_a_bundle_is_the_runs_model(bundle: Path, trained_run: Path, phantom_roo
     }  # fmt: skip
 
 
+def test_a_colleague_may_read_all_of_it(bundle: Path) -> None:
+    """By the system's own rule for new files, whatever the libraries that write them think."""
+    (bundle.parent / "new").touch()
+    allowed = {path.stat().st_mode for path in [bundle.parent / "new", *bundle.iterdir()]}
+    assert len(allowed) == 1
+
+
 def test_the_card_has_hugging_faces_form(bundle: Path, trained_run: Path) -> None:
     card = (bundle / "README.md").read_text()
     assert card == (trained_run / "MODEL_CARD.md").read_text()
