@@ -6,9 +6,10 @@
 Every row is trained on each of five folds for each seed, into a folder of its own; what is finished
 is not trained again, so that the command goes on where it was stopped. Every image is predicted by
 the runs that have not seen its patient. `validation` is the mean AUROC of the runs' validation
-parts, on which ingredients were chosen; the other figures are of the test folds together, the mean
-over seeds. Differences are from the row `recipe`, paired by patient. `pointing` is how often the
-attention's highest point lies in the heart box, on the images that have one.
+parts after their last epoch, by which ingredients are to be chosen; the other figures are of the
+test folds together, the mean over seeds. Differences are from the row `recipe`, paired by patient.
+`pointing` is how often the attention's highest point lies in the heart box, on the images that have
+one.
 """
 
 from __future__ import annotations
@@ -37,17 +38,19 @@ from cardiomegaly.evaluation.intervals import (
 )
 from cardiomegaly.evaluation.localisation import score_maps
 from cardiomegaly.model.predictor import Predictor
-from cardiomegaly.reports.ensemble import average_flips
 from cardiomegaly.reports.localise import boxed_hearts
 from cardiomegaly.training.record import Run, find_runs, read_run
 
 RECIPE = "recipe"
 FOLDS = 5
-FLIPS = "flips averaged at test"
-STUDY = "cohort=all trainer.max_epochs=40"
+ONE_VIEW = "recipe, without flips at test"
 ROWS = {
-    "frozen": STUDY,
+    "frozen": "cohort=all trainer.max_epochs=40",
+    "all_trained": "cohort=all backbone.trainable=all augment.vertical_flip=0 trainer.max_epochs=5",
     RECIPE: "+experiment=recipe",
+    "recipe_unbalanced": "+experiment=recipe balance=false",
+    "recipe_region": "+experiment=recipe backbone.region=heart backbone.image_size=320",
+    "recipe_no_hearts": "+experiment=recipe trainer.attention_weight=0",
 }
 
 
@@ -95,10 +98,8 @@ class Figures:
     pointing: float
 
 
-def judge(tables: Sequence[Sequence[pd.DataFrame]], pointing: float) -> Figures:
+def judge(tables: Sequence[Sequence[pd.DataFrame]], validation: float, pointing: float) -> Figures:
     """Figures of the predictions of each seed's folds."""
-    parts = [table for folds in tables for table in folds]
-    validation = np.mean([_auroc(table[table["split"] == "val"]).value for table in parts])
     tests = [
         pd.concat([table[table["split"] == "test"] for table in folds]).sort_values("image")
         for folds in tables
@@ -110,16 +111,12 @@ def judge(tables: Sequence[Sequence[pd.DataFrame]], pointing: float) -> Figures:
     ):  # fmt: skip
         of_view = [test if view is None else test[test["view_position"] == view] for test in tests]
         statistics[name] = _mean([_ranking(test)[metric] for test in of_view])
-    return Figures(float(validation), statistics, pointing)
+    return Figures(validation, statistics, pointing)
 
 
 def _ranking(test: pd.DataFrame) -> dict[str, Statistic]:
     patients = Patients.of(test["target"], test["patient_id"])
     return ranking_statistics(patients, test["logit"].to_numpy())
-
-
-def _auroc(test: pd.DataFrame) -> Statistic:
-    return _ranking(test)["auroc"]
 
 
 def _mean(seeds: Sequence[Statistic]) -> Statistic:
@@ -150,6 +147,13 @@ def point(runs: Sequence[Run], images: ImageFolder) -> float:
     return float(np.mean(hits))
 
 
+def _one_view(run: Run, images: ImageFolder) -> pd.DataFrame:
+    """A run's test predictions without mirror images."""
+    table, predictor = run.part("test"), Predictor.from_checkpoint(run.checkpoint)
+    batches = images.batches(table["image"].tolist(), predictor.image_size)
+    return table.assign(logit=np.concatenate([predictor.predict(b).logits for b in batches]))
+
+
 def act(options: Options) -> None:
     """Train what is missing and print the table.
 
@@ -161,11 +165,13 @@ def act(options: Options) -> None:
     rows: dict[str, Figures] = {}
     for name in names:
         seeds = [train(options, name, seed) for seed in options.seeds]
+        runs = [run for folds in seeds for run in folds]
+        validation = float(np.mean([run.history["val/auroc"].iloc[-1] for run in runs]))
         tables = [[run.predictions for run in folds] for folds in seeds]
-        rows[name] = judge(tables, point([run for folds in seeds for run in folds], images))
+        rows[name] = judge(tables, validation, point(runs, images))
         if name == RECIPE:
-            flipped = [[average_flips(run, images, "cpu") for run in folds] for folds in seeds]
-            rows[FLIPS] = judge(flipped, float("nan"))
+            tables = [[_one_view(run, images) for run in folds] for folds in seeds]
+            rows[ONE_VIEW] = judge(tables, validation, rows[name].pointing)
     first = next(iter(rows.values())).statistics
     header = ["", "validation", *first, "pointing", "AUROC from that of the recipe"]
     print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
