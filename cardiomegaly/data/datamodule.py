@@ -15,7 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from cardiomegaly import UserError
-from cardiomegaly.config import AugmentConfig, CohortConfig, DataConfig, SplitConfig
+from cardiomegaly.config import HEART, AugmentConfig, CohortConfig, DataConfig, SplitConfig
 from cardiomegaly.data import caches, split
 from cardiomegaly.data.boxes import NIH_LIST
 from cardiomegaly.data.dataset import (
@@ -153,8 +153,9 @@ class CardiomegalyDataModule(LightningDataModule):
         hearts = Hearts(root, self.data.fit, images, None if masks is None else Path(masks))
         if not hearts.known(images):
             raise UserError(
-                f"data.root: {root} holds no list with a heart box of a training image (NIH's "
-                f"{NIH_LIST}); put it there, or say data.heart_masks=FILE, a table of CheXmask's"
+                f"data.root: {root} holds no heart box of a training image, which "
+                f"trainer.attention_weight and backbone.region={HEART} need; put NIH's {NIH_LIST} "
+                "there, or say data.heart_masks=FILE, a table of CheXmask's"
             )
         return hearts
 

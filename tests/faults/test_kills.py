@@ -65,6 +65,7 @@ OPTIONS = {
     "frozen": ("schedule=freeze_then_tune", "trainer.freeze_epochs=4", "optimizer=sgd"),
     "impatient": ("schedule=freeze_then_tune", "trainer.freeze_epochs=4", "trainer.patience=1"),
     "average": ("averaging=ema", "averaging.decay=0.8", "loss=weighted_bce"),
+    "hearts": ("trainer.attention_weight=1", "backbone.region=heart", "flips=true", "seed=1"),
 }
 
 

@@ -127,5 +127,17 @@ def test_without_a_heart_there_is_nothing_to_go_by(
         if path.name != "BBox_List_2017.csv":
             (root / path.name).symlink_to(path)
     cfg = composed(word, f"data.root={root}")
-    with pytest.raises(UserError, match=r"no list with a heart box of a training image .*BBox_L"):
+    with pytest.raises(UserError, match=r"no heart box of a training image, .*BBox_L"):
         train_and_report(config.check(cfg), tmp_path / "run")
+
+
+def test_the_recipe_runs_and_is_used_with_mirror_images(
+    trained: Train, boxed_root: Path, tmp_path: Path
+) -> None:
+    words = ("+experiment=recipe", f"data.root={boxed_root}", "trainer.limit_train_batches=2")
+    run = trained(tmp_path / "run", *words, "trainer.max_epochs=2")
+    meta = read_run(run).meta
+    assert (meta["trainable"], meta["cohort"], meta["attention_weight"]) == ("all", "all", 1.0)
+    assert meta["averaging"]["_target_"].endswith("EMA")
+    assert meta["monitor"] == "val/loss"
+    assert cardiomegaly.load(run).models[0].metadata.flips
