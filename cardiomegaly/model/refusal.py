@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from cardiomegaly import UserError
 
@@ -110,11 +112,15 @@ class Refusal:
     distance: float
 
     def reasons(self, pixels: NDArray[np.uint8], pooled: Array) -> list[tuple[bool, str]]:
-        """Whether each image (B, H, W) with features (B, C) is refused, and why; or a warning."""
-        probability = self.network.probabilities(self.reference.statistics(to_grids(pixels)))
+        """Whether each image (B, H, W) with features (B, C) is refused, and why; or a warning.
+
+        On one thread: others of NumPy's would wait for more to do, and take the network's cores.
+        """
+        with _blas().limit(limits=1, user_api="blas"):
+            probability = self.network.probabilities(self.reference.statistics(to_grids(pixels)))
+            far = distances(pooled, self.features) > self.distance
         sound, mirrored = soundness(probability, self.kinds)
         probability[:, [self.kinds.index(FIT), self.kinds.index(MIRRORED)]] = 0
-        far = distances(pooled, self.features) > self.distance
         result = []
         for row, flat in enumerate(pixels.std((1, 2)) < BLANK):
             if flat:
@@ -136,6 +142,11 @@ class Refusal:
         halves = {name: array.astype(np.float16) for name, array in halves.items()}
         np.savez_compressed(file, kinds=self.kinds, **halves, **others)
         return file.getvalue()
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def of_bytes(data: bytes, source: object) -> Refusal:

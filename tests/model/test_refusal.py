@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cardiomegaly import UserError
-from cardiomegaly.model.refusal import ORIENTATIONS, distances, of_bytes, to_ranks, unit
+from cardiomegaly.model.refusal import (
+    ORIENTATIONS,
+    Array,
+    Reference,
+    distances,
+    of_bytes,
+    to_ranks,
+    unit,
+)
 
 
 def test_ranks_do_not_depend_on_exposure() -> None:
@@ -40,3 +51,23 @@ def test_the_fifth_neighbour_counts() -> None:
 def test_rubbish_is_named(data: bytes) -> None:
     with pytest.raises(UserError, match=r"^here holds no readable statistics .* export again$"):
         of_bytes(data, "here")
+
+
+def test_it_leaves_the_cores_to_the_network(
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy's threads, which wait busily for more to do, are not woken."""
+    refusal = of_bytes((trained_run / "refusal.npz").read_bytes(), "run")
+    original, threads = Reference.statistics, list[int]()
+
+    def statistics(self: Reference, grids: Array) -> Array:
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads.extend(pool["num_threads"] for pool in pools)
+        return original(self, grids)
+
+    monkeypatch.setattr(Reference, "statistics", statistics)
+    with threadpool_limits(2, "blas"):
+        before = threadpool_info()
+        refusal.reasons(np.zeros((2, 64, 64), np.uint8), np.ones((2, refusal.features.shape[1])))
+        assert threadpool_info() == before
+    assert set(threads) == {1}
