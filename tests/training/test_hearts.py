@@ -55,6 +55,7 @@ def energy(run: Path, root: Path) -> float:
     return float(score_maps(list(maps), boxes[NUMBERS].to_numpy(np.float64), 0.5)["energy"].mean())
 
 
+@pytest.mark.slow
 def test_the_term_draws_attention_into_the_boxes(
     trained: Train, boxed_root: Path, tmp_path: Path
 ) -> None:
