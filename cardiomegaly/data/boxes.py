@@ -15,6 +15,7 @@ from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.data.images import fit_box, read_image
 from cardiomegaly.data.tables import read_csv
 
+HEART = "Cardiomegaly"  # the finding whose boxes are boxes of hearts
 NIH_LIST, VINDR_LIST = "BBox_List_2017.csv", "train.csv"
 VINDR = ("image_id", "class_name", "x_min", "y_min", "x_max", "y_max")
 BOX_FRAME = 1024  # pixels on each side of the images that the boxes were drawn on

@@ -19,11 +19,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cardiomegaly import UserError
-from cardiomegaly.data.boxes import BOX_FRAME, NUMBERS, find_boxes, read_boxes
+from cardiomegaly.data.boxes import BOX_FRAME, HEART, NUMBERS, find_boxes, read_boxes
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.data.images import Pixels, fit_image
 
-FINDING = "Cardiomegaly"  # whose boxes are boxes of hearts
 INSIDE = 255
 MASK, QUALITY, LEAST_QUALITY = "Heart", "Dice RCA (Mean)", 0.7  # what CheXmask's authors advise
 IDENTIFIERS = ("Image Index", "image_id", "ImageID", "dicom_id", "Path")  # of its several tables
@@ -52,7 +51,7 @@ class Hearts:
         path = find_boxes(root)
         if path is not None:
             table = read_boxes(path, ImageFolder(root, fit))
-            hearts = table[(table["finding"] == FINDING) & table["image"].isin(images)]
+            hearts = table[(table["finding"] == HEART) & table["image"].isin(images)]
             self.boxes = dict(zip(hearts["image"], hearts[NUMBERS].to_numpy(), strict=True))
         if masks is not None:
             self.masks = _read_masks(masks, images)

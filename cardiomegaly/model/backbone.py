@@ -61,8 +61,7 @@ class Backbone(nn.Module):
         self._folded: tuple[object, Any] = (None, self.model)  # no submodule: not in the state
         self.image_size = config.image_size
         self.region = config.region
-        edges = config.region or (0.0, 0.0, 1.0, 1.0)
-        self.window = [round(edge * config.image_size) for edge in edges]
+        self.window = _window(config)
         self._layout = "NCHW"  # of what the network's forward_features gives, or TOKENS
         self.num_features, height, width = self._measure(config.model)
         self.feature_size = height, width
@@ -210,6 +209,11 @@ class Backbone(nn.Module):
         return torch.rand(size, generator=torch.Generator().manual_seed(0))
 
 
+def _window(config: BackboneConfig) -> list[int]:
+    """Upper, left, lower and right edge of what the network sees, in pixels of the image."""
+    return [round(edge * config.image_size) for edge in config.region or (0.0, 0.0, 1.0, 1.0)]
+
+
 def _create(config: BackboneConfig) -> nn.Module:
     """The network, with random weights; one of a fixed input size is made for this one."""
     options = dict(config.options or {})
@@ -223,12 +227,8 @@ def _create(config: BackboneConfig) -> nn.Module:
     try:
         cfg = timm.get_pretrained_cfg(config.model)
         if cfg is not None and cfg.fixed_input_size:
-            top, left, bottom, right = config.region or (0.0, 0.0, 1.0, 1.0)
-            sides = (
-                round((bottom - top) * config.image_size),
-                round((right - left) * config.image_size),
-            )
-            options = {"img_size": sides} | options
+            top, left, bottom, right = _window(config)
+            options = {"img_size": (bottom - top, right - left)} | options
         return timm.create_model(config.model, pretrained=False, num_classes=0, **options)
     except RuntimeError as error:  # timm's "Invalid pretrained tag"
         raise UserError(

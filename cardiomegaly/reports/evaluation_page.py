@@ -11,13 +11,14 @@ from pathlib import Path
 import pandas as pd
 from scipy.special import logit
 
+from cardiomegaly.data.boxes import HEART
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.assessment import RAW, Assessment
 from cardiomegaly.evaluation.metrics import ranking
 from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.reports import evaluation_plots as plot
 from cardiomegaly.reports.evaluation_inputs import Inputs
-from cardiomegaly.reports.localise import HEART, Localisation
+from cardiomegaly.reports.localise import Localisation
 from cardiomegaly.reports.markdown import METRICS, RANKING, THRESHOLDED, column
 from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import plot_forest, plot_ranking

@@ -13,12 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cardiomegaly import UserError
-from cardiomegaly.data.boxes import NUMBERS, find_boxes, read_boxes
+from cardiomegaly.data.boxes import HEART, NUMBERS, find_boxes, read_boxes
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.localisation import score_boxes, score_maps, summarise
 from cardiomegaly.training.record import Run
 
-HEART = "Cardiomegaly"
 ATTENTION, GRADCAM = "attention", "Grad-CAM"
 TRAINED, HELD_OUT = "training", "held out"
 PART_NAMES = {"val": HELD_OUT, "test": HELD_OUT, "train": TRAINED}

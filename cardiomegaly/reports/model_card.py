@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from cardiomegaly import UserError
+from cardiomegaly.data.boxes import HEART
 from cardiomegaly.evaluation.assessment import FIXED, assess
 from cardiomegaly.evaluation.settings import Settings
 from cardiomegaly.model.refusal import Refusal
 from cardiomegaly.reports.evaluation_inputs import inputs_of_runs
-from cardiomegaly.reports.localise import HEART
 from cardiomegaly.reports.markdown import METRICS
 from cardiomegaly.reports.pages import TEMPLATES
 from cardiomegaly.reports.run_description import learned_by, weights_of

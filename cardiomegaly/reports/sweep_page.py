@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from cardiomegaly import UserError
+from cardiomegaly.data.boxes import HEART
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.settings import Settings
-from cardiomegaly.reports.localise import HEART, Localisation, localise
+from cardiomegaly.reports.localise import Localisation, localise
 from cardiomegaly.reports.markdown import METRICS, cell, column
 from cardiomegaly.reports.pages import Report, write_report
 from cardiomegaly.reports.plots import COLOURS, plot_epochs, plot_forest, plot_ranking
