@@ -53,13 +53,14 @@ class Reference:
     def statistics(self, grids: Array) -> Array:
         """(B, 32, 32) grey levels -> (B, S)."""
         ranks = to_ranks(grids)
-        turned = ranks[:, ORIENTATIONS]  # (B, 8, 1024)
+        turned = np.empty((len(ORIENTATIONS), SIDE * SIDE), np.float32)  # the mean, not every image
+        np.put_along_axis(turned, ORIENTATIONS, self.mean[None], axis=1)
         scores = ranks @ self.components.T
         left_over = 1 - (scores**2).sum(1)
         rough = np.abs(np.diff(grids, axis=1)).mean((1, 2)) + np.abs(np.diff(grids)).mean((1, 2))
         spread = grids.std((1, 2))
         others = np.stack([left_over, rough / (spread + 1), np.log1p(spread)], axis=1)
-        return np.concatenate([turned @ self.mean, scores, others], axis=1)
+        return np.concatenate([ranks @ turned.T, scores, others], axis=1)
 
 
 @dataclass(frozen=True)

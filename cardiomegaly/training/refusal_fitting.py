@@ -90,12 +90,14 @@ def fit_network(images: Pixels, rng: np.random.Generator) -> tuple[Reference, Ne
         names += [kind] * len(spoilt)
     given = reference.statistics(np.concatenate(grids))
     centre, scale = given.mean(0), given.std(0) + 1e-6
+    scaled = (given - centre) / scale
     kinds = sorted(set(names))
+    codes = np.array([kinds.index(name) for name in names])
     models = []
     for _ in range(AVERAGED):
         model = MLPClassifier((UNITS,), alpha=DECAY, random_state=int(rng.integers(2**31)))
         for _ in range(EPOCHS):
-            model.partial_fit((given - centre) / scale, names, classes=kinds)
+            model.partial_fit(scaled, codes, classes=range(len(kinds)))
         models.append(model)
     return reference, _mean_network(models, centre, scale), kinds
 

@@ -56,10 +56,10 @@ def lateral(image: Pixels, rng: np.random.Generator) -> Pixels:
 def noise(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Clouds of any grain: from white noise to a few large blots, as most photographs are."""
     size = image.shape[0]
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
+    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(size), np.fft.fftfreq(size)))
     frequency[0, 0] = 1 / size
-    spectrum = np.fft.fft2(rng.normal(size=(size, size))) / frequency ** rng.uniform(0, 2)
-    clouds = np.fft.ifft2(spectrum).real
+    spectrum = np.fft.rfft2(rng.normal(size=(size, size))) / frequency ** rng.uniform(0, 2)
+    clouds = np.fft.irfft2(spectrum, (size, size))
     low, high = np.quantile(clouds, [0.01, 0.99])
     return np.asarray(np.clip((clouds - low) / (high - low) * 255, 0, 255), np.uint8)
 

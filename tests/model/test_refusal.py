@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from cardiomegaly import UserError
 from cardiomegaly.model.refusal import (
     ORIENTATIONS,
+    SIDE,
     Array,
     Reference,
     distances,
@@ -34,6 +35,16 @@ def test_orientations_are_the_eight_of_a_square() -> None:
     expected = [np.rot90(m, k) for m in (image, image[:, ::-1]) for k in range(4)]
     assert turned == {np.ascontiguousarray(one).tobytes() for one in expected} and len(turned) == 8
     np.testing.assert_array_equal(ORIENTATIONS[0], image.ravel())
+
+
+def test_likeness_is_that_of_the_turned_image_to_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    grids = rng.random((3, SIDE, SIDE)).astype(np.float32)
+    mean = to_ranks(rng.random((1, SIDE, SIDE)).astype(np.float32))[0]
+    found = Reference(mean, np.zeros((1, SIDE * SIDE), np.float32)).statistics(grids)
+    for column, (mirrored, turns) in enumerate((m, t) for m in (False, True) for t in range(4)):
+        turned = np.stack([np.rot90(g[:, ::-1] if mirrored else g, turns) for g in grids])
+        np.testing.assert_allclose(found[:, column], to_ranks(turned) @ mean, atol=1e-5)
 
 
 def test_the_fifth_neighbour_counts() -> None:
