@@ -225,7 +225,7 @@ def _compute(
     batches = np.array_split(np.arange(n), max(1, round(n / BATCH)))
     workers = config.data.workers
     if workers is None:
-        workers = choose_workers(device.type == "cuda")
+        workers = choose_workers(device.type == "cuda", training=False)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         sampler=batches,

@@ -170,11 +170,11 @@ def test_loaders_follow_the_device_of_the_run(
     assert not datamodule.on_gpu  # trainer=cpu on a machine with a GPU
     datamodule.on_gpu = on_gpu
     prepared(datamodule)
-    for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
-        assert loader.num_workers == (8 if on_gpu else 1)
-        assert loader.pin_memory == on_gpu
+    loaders = datamodule.train_dataloader(), datamodule.val_dataloader()
+    assert [loader.num_workers for loader in loaders] == ([8, 8] if on_gpu else [1, 0])
+    assert {loader.pin_memory for loader in loaders} == {on_gpu}
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    assert choose_workers(on_gpu) == on_gpu
+    assert choose_workers(on_gpu, training=True) == on_gpu
 
 
 class Recorder(LightningModule):
