@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -22,6 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from cardiomegaly import UserError, cli, config
 from cardiomegaly.training import resume
+
+if TYPE_CHECKING:
+    from cardiomegaly.data.labels import LabelledImages
 
 # What takes seconds to import (torch, Lightning, timm) is imported where a run begins, not here.
 log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ FIRST_FILES = {".hydra", resume.LOCK, "train.log"}  # what a run begins with
 )
 def run(cfg: DictConfig) -> float:
     """Train one configuration in the folder that Hydra made for it."""
-    from cardiomegaly.sweep import job
+    from cardiomegaly.sweep import job, plan
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -46,7 +49,8 @@ def run(cfg: DictConfig) -> float:
             write_text(folder / resume.CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
         if hydra_config.mode == RunMode.MULTIRUN:
             return job.run(cfg, train_and_report)
-        return train_and_report(config.check(cfg), folder)
+        settings = config.check(cfg)
+        return train_and_report(settings, folder, plan.checked_images(settings.data))
     except UserError as mistake:
         leave_nothing(folder)
         sys.exit(cli.refuse(mistake))
@@ -59,8 +63,15 @@ def run(cfg: DictConfig) -> float:
         sys.exit(code)
 
 
-def train_and_report(settings: config.Config, folder: Path) -> float:
+def train_and_report(
+    settings: config.Config, folder: Path, images: LabelledImages | None = None
+) -> float:
     """Train, draw the plots, print the closing table.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        images: as `training.run.train` takes them.
 
     Returns:
         The best value of the monitored metric on the validation part; nan in all but the first
@@ -77,7 +88,7 @@ def train_and_report(settings: config.Config, folder: Path) -> float:
 
         callbacks.append(Pruning(folder.parent, settings))
     with full_disk_in_one_line(folder), alone(folder):
-        trained = train(settings, folder, callbacks)
+        trained = train(settings, folder, callbacks, images)
         if trained is None:
             return math.nan
         run_report.write(trained)

@@ -12,12 +12,16 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 from sklearn.metrics import roc_auc_score
 
-from cardiomegaly import UserError, train
-from cardiomegaly.config import Config
+from cardiomegaly import UserError, config, train
+from cardiomegaly.config import Config, DataConfig
+from cardiomegaly.data import labels
+from cardiomegaly.data.labels import LabelledImages, load_labelled_images
+from cardiomegaly.data.phantom.cohort import generate_phantom
 from cardiomegaly.training.record import read_run
 
 HEAVY = ("torch", "pytorch_lightning", "timm", "matplotlib", "albumentations", "sklearn")
@@ -119,7 +123,7 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(
 def test_a_bug_keeps_its_traceback(
     main: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def bug(config: Config, folder: Path) -> float:
+    def bug(*_: object) -> float:
         raise ValueError("a bug")
 
     monkeypatch.setattr(train, "train_and_report", bug)
@@ -134,7 +138,7 @@ def test_the_folder_of_a_run_needs_no_quotes(
 ) -> None:
     folders = []
 
-    def note(config: Config, folder: Path) -> float:
+    def note(_: Config, folder: Path, *others: object) -> float:
         folders.append(folder)
         return 0.0
 
@@ -146,6 +150,30 @@ def test_the_folder_of_a_run_needs_no_quotes(
     assert "${" not in recorded  # whatever becomes of the environment
 
 
+def test_labels_that_were_checked_are_not_read_again(
+    main: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_phantom(Path("nih"), images=40, size=32)
+    read, given = [], []
+
+    def load(data: DataConfig) -> LabelledImages:
+        read.append(data.root)
+        return load_labelled_images(data)
+
+    def note(run: Config, folder: Path, images: LabelledImages) -> float:
+        given.append(images)
+        return 0.0
+
+    monkeypatch.setattr(labels, "load_labelled_images", load)
+    monkeypatch.setattr(train, "train_and_report", note)
+    words = "data=nih", "data.root=nih", "backbone.weights=none", "hydra/job_logging=none"
+    assert main(*words) == 0
+    assert len(read) == 1
+    pd.testing.assert_frame_equal(
+        given[0].table, load_labelled_images(config.read_data("nih", {"root": "nih"})).table
+    )
+
+
 @pytest.mark.parametrize("code", [130, 143])
 def test_an_interrupted_run_says_how_to_go_on(
     main: Callable[..., int],
@@ -153,7 +181,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     capfd: pytest.CaptureFixture[str],
     code: int,
 ) -> None:
-    def interrupted(config: Config, folder: Path) -> float:
+    def interrupted(*_: object) -> float:
         os.kill(os.getpid(), code - 128)
         time.sleep(60)
         return 0.0

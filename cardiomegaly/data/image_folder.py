@@ -78,13 +78,16 @@ class ImageFolder:
         def rank(file: ImageFile) -> tuple[bool, bool]:
             return file.official, file.path.endswith(os.sep + image)
 
-        files = sorted(self._named(image), key=rank, reverse=True)
-        if len(files) > 1 and rank(files[0]) == rank(files[1]):
+        files = self._named(image)
+        if len(files) < 2:  # most of many thousand
+            return files[0] if files else None
+        files = sorted(files, key=rank, reverse=True)
+        if rank(files[0]) == rank(files[1]):
             raise UserError(
                 f"{image} lies more than once below {self.root}, as {files[0].path} and "
                 f"{files[1].path}; keep one of them"
             )
-        return files[0] if files else None
+        return files[0]
 
     def has(self, image: str) -> bool:
         """Whether the image is there."""

@@ -106,9 +106,11 @@ def read_csv(path: Path, what: str, hint: str = "") -> pd.DataFrame:
 
 def parse_age(text: pd.Series) -> pd.Series:
     """Ages in years from numbers, DICOM's `058Y` or `006M`, or `85 or more`; NaN where over 100."""
-    parts = text.str.strip().str.upper().str.extract(r"^(\d+(?:\.\d+)?)\s*([YMWD]?)(?: OR MORE)?$")
+    given = pd.Series(text.unique(), dtype="string")  # few, of many rows
+    parts = given.str.strip().str.upper().str.extract(r"^(\d+(?:\.\d+)?)\s*([YMWD]?)(?: OR MORE)?$")
     years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
-    return years.where(years <= OLDEST_AGE).astype("float64")
+    known = years.where(years <= OLDEST_AGE).astype("float64")
+    return text.map(dict(zip(given, known, strict=True))).astype("float64")
 
 
 def patient_ids(text: pd.Series) -> pd.Series:

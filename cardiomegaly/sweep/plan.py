@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -17,10 +18,13 @@ from omegaconf import DictConfig
 
 from cardiomegaly import UserError
 from cardiomegaly import config as configuration
-from cardiomegaly.config import Config
+from cardiomegaly.config import Config, DataConfig
 from cardiomegaly.sweep import ledger
 from cardiomegaly.sweep.ledger import Entry
 from cardiomegaly.training.resume import check_unchanged, key_of
+
+if TYPE_CHECKING:
+    from cardiomegaly.data.labels import LabelledImages
 
 NAMING = ("backbone", "balance")  # first in a job's name, whether swept over or not
 LONGEST = 120  # characters of a name
@@ -153,7 +157,7 @@ def _missing(config: Config) -> list[str]:
     data, backbone = config.data, config.backbone
     looks = []
     if data.phantom is None:
-        looks.append(_look_at_data(json.dumps(asdict(data))))
+        looks.append(_look_at_data(json.dumps(asdict(data)))[1])
     if config.init.run is not None:
         looks.append(_look_at_run(config.init.run))
     if config.init.backbone_from is None and (
@@ -163,15 +167,19 @@ def _missing(config: Config) -> list[str]:
     return [mistake for mistake in looks if mistake]
 
 
+def checked_images(data: DataConfig) -> LabelledImages | None:
+    """The images as they were found before the start; None for those that are yet to be made."""
+    return _look_at_data(json.dumps(asdict(data)))[0] if data.phantom is None else None
+
+
 @cache
-def _look_at_data(data: str) -> str:
+def _look_at_data(data: str) -> tuple[LabelledImages | None, str]:
     from cardiomegaly.data.labels import load_labelled_images
 
     try:
-        load_labelled_images(configuration.data_of(json.loads(data)))
+        return load_labelled_images(configuration.data_of(json.loads(data))), ""
     except UserError as mistake:
-        return str(mistake)
-    return ""
+        return None, str(mistake)
 
 
 def _look_at_run(run: str) -> str:

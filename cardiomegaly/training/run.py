@@ -19,6 +19,7 @@ from cardiomegaly import UserError
 from cardiomegaly.config import HEART, Config
 from cardiomegaly.data.datamodule import CardiomegalyDataModule
 from cardiomegaly.data.download import download
+from cardiomegaly.data.labels import LabelledImages
 from cardiomegaly.model.memory import keep_freed_memory
 from cardiomegaly.model.predictor import Predictor, load_classifier, load_parts
 from cardiomegaly.model.refusal import Refusal
@@ -90,13 +91,19 @@ class TrainedRun:
     refusal: Refusal | None
 
 
-def train(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> TrainedRun | None:
+def train(
+    config: Config,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    images: LabelledImages | None = None,
+) -> TrainedRun | None:
     """Train, test the best checkpoint and write the run folder.
 
     Args:
         config: of the run.
         folder: of the run.
         callbacks: Lightning's, besides those of every training.
+        images: of its data, if they have been read already.
 
     Returns:
         The run; None in all but the first process of a distributed training.
@@ -113,6 +120,8 @@ def train(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> T
         check_device(config.trainer)
         keep_freed_memory()
         datamodule = build_datamodule(config)
+        if images is not None:
+            datamodule.labelled = images
         if config.backbone.region == HEART:
             datamodule.prepare_data()
             datamodule.setup()

@@ -29,7 +29,7 @@ class Fake:
         self.trouble: dict[int, BaseException] = {}  # by seed
         self.trouble_in: dict[int, BaseException] = {}  # by how many were trained before
 
-    def __call__(self, run: Config, folder: Path) -> float:
+    def __call__(self, run: Config, folder: Path, *_: object) -> float:
         self.trained.append(run.seed)
         self.resumed.append(run.resume is not None)
         (folder / "checkpoints").mkdir(exist_ok=True)
