@@ -58,7 +58,7 @@ def reused(cfg: DictConfig) -> tuple[CardiomegalyDataModule, Backbone]:
 @pytest.mark.parametrize(
     ("overrides", "chosen", "why"),
     [
-        ((), "reuse", "features of {rows} images, 4 views of each for training, take 0.00 GB"),
+        ((), "reuse", "features of {rows} images, 2 views of each for training, take 0.00 GB"),
         (("augment=none",), "reuse", "features of {plain} images, 1 views"),
         (("features.most_gb=0",), "live", r"allowed are 0 GB \(features.most_gb\)"),
         (("features.disk_share=0",), "live", r"and 0.0 GB \(features.disk_share=0 of the free"),
@@ -80,7 +80,7 @@ def test_auto_reuses_what_fits(
     with caplog.at_level("INFO"):
         assert features.choose_features(settings, datamodule, backbone, "32-true") == chosen
     train, val = (len(datamodule.parts[part]) for part in ("train", "val"))
-    told = why.format(rows=4 * train + val, plain=train + val)
+    told = why.format(rows=2 * train + val, plain=train + val)
     assert re.search(f"features=auto: {chosen}, .*{told}|features=auto: {told}", caplog.text)
 
 
