@@ -51,6 +51,11 @@ ROWS = {
     "recipe_unbalanced": "+experiment=recipe balance=false",
     "recipe_region": "+experiment=recipe backbone.region=heart backbone.image_size=320",
     "recipe_no_hearts": "+experiment=recipe trainer.attention_weight=0",
+    "recipe_constant_rate": "+experiment=recipe schedule=none",
+    "recipe_no_average": "+experiment=recipe averaging=none",
+    "recipe_layer_decay": "+experiment=recipe trainer.layer_decay=0.8",
+    "recipe_256": "+experiment=recipe backbone.image_size=256",
+    "recipe_vertical_flip": "+experiment=recipe augment.vertical_flip=0.1",
 }
 
 
