@@ -45,7 +45,7 @@ RECIPE = "recipe"
 FOLDS = 5
 ONE_VIEW = "recipe, without flips at test"
 ROWS = {
-    "frozen": "cohort=all trainer.max_epochs=40",
+    "frozen": "cohort=all trainer.max_epochs=40 features.views=4",
     "all_trained": "cohort=all backbone.trainable=all augment.vertical_flip=0 trainer.max_epochs=5",
     RECIPE: "+experiment=recipe",
     "recipe_unbalanced": "+experiment=recipe balance=false",
