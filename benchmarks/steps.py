@@ -142,9 +142,9 @@ def against_timm(material: Material) -> Iterator[Row]:
 
 
 def against_onnx(material: Material) -> Iterator[Row]:
-    """(m) The frozen forward pass against ONNX Runtime, which fuses activations too."""
+    """(m) A whole prediction against ONNX Runtime, which fuses activations too."""
     if find_spec("onnxruntime") is None:
-        yield Row("m", "forward pass", note="left out: it needs the extra export")
+        yield Row("m", "a whole prediction", note="left out: it needs the extra export")
         return
     for name in material.effort.backbones:
         config = material.backbone_config(name, "trainer.precision=32-true")
