@@ -43,9 +43,7 @@ def open_image_store(root: Path, cache_dir: Path, size: int, fit: str) -> RowSto
     return RowStore(cache_dir / f"images-{size}px-{digest}", (size, size), "uint8", about)
 
 
-def fill_image_store(
-    store: RowStore, images: pd.DataFrame, workers: int | None = None, progress: bool = True
-) -> None:
+def fill_image_store(store: RowStore, images: pd.DataFrame, workers: int | None = None) -> None:
     """Decode what is not there yet, in parallel.
 
     A file that is no image is noted as unreadable, one that cannot be opened is tried again the
@@ -55,7 +53,6 @@ def fill_image_store(
         store: from `open_image_store`.
         images: columns path and key (of `images.ImageFile`).
         workers: decoding threads; None takes every core.
-        progress: show a progress bar.
 
     Raises:
         UserError: the disk lacks room or cannot be written, or a package that DICOM needs is not
@@ -70,8 +67,9 @@ def fill_image_store(
     with store.writing():
         todo = absent()
         store.check_room(len(todo), f"{len(todo):,} images")
-        bar = tqdm(total=len(todo), desc="decoding images", unit="image", disable=not progress)
-        with bar:
+        log.info("decoding %s images into %s", f"{len(todo):,}", store.folder)
+        # disable=None: only in a terminal
+        with tqdm(total=len(todo), desc="decoding images", unit="image", disable=None) as bar:
             for start in range(0, len(todo), CHUNK):
                 chunk = todo[start : start + CHUNK]
                 rows: dict[int, Pixels | None] = {}

@@ -36,7 +36,7 @@ def verify(folder: Path) -> tuple[int, dict[str, list[str]]]:
     there = {name: images.find(name) for name in listed}
     paths = [file.path for file in there.values() if file is not None]
     with ThreadPoolExecutor() as pool:
-        sizes = list(tqdm(pool.map(_size, paths), "images", len(paths), unit="image"))
+        sizes = list(tqdm(pool.map(_size, paths), "images", len(paths), disable=None))
     problems = {
         "missing": sorted(name for name, file in there.items() if file is None),
         "unreadable": [path for path, size in zip(paths, sizes, strict=True) if size is None],

@@ -58,7 +58,7 @@ def opened(root: Path, size: int = SIZE) -> RowStore:
 
 def filled(root: Path) -> tuple[RowStore, pd.DataFrame]:
     store, images = opened(root), table(root)
-    fill_image_store(store, images, progress=False)
+    fill_image_store(store, images)
     return store, images
 
 
@@ -89,10 +89,10 @@ def test_broken_images_are_noted_and_the_rest_is_there(root: Path, counted: list
     there = images[places >= 0].reset_index(drop=True)
     np.testing.assert_array_equal(StoredImages(store, there)[np.arange(4)], decoded(there))
     counted.clear()
-    fill_image_store(opened(root), table(root), progress=False)
+    fill_image_store(opened(root), table(root))
     assert not counted  # the broken one is not tried again
     (root / "2.png").write_bytes(good)
-    fill_image_store(opened(root), table(root), progress=False)
+    fill_image_store(opened(root), table(root))
     assert counted == ["2.png"]
 
 
@@ -100,19 +100,19 @@ def test_a_file_that_cannot_be_opened_is_tried_again(root: Path, counted: list[s
     images = table(root)
     (root / "3.png").rename(root / "away")
     store = opened(root)
-    fill_image_store(store, images, progress=False)
+    fill_image_store(store, images)
     assert store.find(images["key"].to_numpy())[3] == ABSENT
     (root / "away").rename(root / "3.png")
-    fill_image_store(store, images, progress=False)
+    fill_image_store(store, images)
     assert (store.find(images["key"].to_numpy()) >= 0).all()
     assert counted == [f"{number}.png" for number in (0, 1, 2, 3, 4, 3)]
 
 
 def test_decoded_once_and_only_what_is_asked(root: Path, counted: list[str]) -> None:
     store, images = opened(root), table(root)
-    fill_image_store(store, images[:2], progress=False)
+    fill_image_store(store, images[:2])
     assert (store.find(images["key"].to_numpy()) >= 0).tolist() == [True] * 2 + [False] * 3
-    fill_image_store(opened(root), images, progress=False)
+    fill_image_store(opened(root), images)
     assert counted == [f"{number}.png" for number in range(5)]
 
 
@@ -144,10 +144,10 @@ def test_an_interrupted_build_goes_on(
     monkeypatch.setattr(datasets, "decode_images", stopping)
     store, images = opened(root), table(root)
     with pytest.raises(KeyboardInterrupt):
-        fill_image_store(store, images, progress=False)
+        fill_image_store(store, images)
     assert (store.find(images["key"].to_numpy()) >= 0).tolist() == [True] * 2 + [False] * 3
     monkeypatch.setattr(datasets, "decode_images", real)
-    fill_image_store(store, images, progress=False)
+    fill_image_store(store, images)
     assert counted == ["0.png", "1.png", "2.png", "3.png", "4.png"]
 
 
