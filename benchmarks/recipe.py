@@ -9,7 +9,8 @@ the runs that have not seen its patient. `validation` is the mean AUROC of the r
 parts after their last epoch, by which ingredients are to be chosen; the other figures are of the
 test folds together, the mean over seeds. Differences are from the row `recipe`, paired by patient.
 `pointing` is how often the attention's highest point lies in the heart box, on the images that have
-one.
+one. Another network (`backbone=timm model=tf_efficientnet_lite0 options=null`) takes another
+`folder`.
 """
 
 from __future__ import annotations
@@ -64,11 +65,35 @@ class Options:
     """What can be chosen."""
 
     root: str = field(default=MISSING, metadata={"help": "folder of NIH's images and label file"})
-    weights: str = field(default=MISSING, metadata={"help": "of MobileNetV1, as safetensors"})
+    weights: str = field(default=MISSING, metadata={"help": "of the network, as safetensors"})
+    backbone: str = field(default="mobilenetv1", metadata={"help": "of conf/backbone"})
+    model: str | None = field(default=None, metadata={"help": "timm's name; null for its own"})
+    options: dict[str, str] | None = field(
+        default_factory=lambda: {"pad_type": "same"}, metadata={"help": "timm's own arguments"}
+    )
     folder: str = field(default="outputs/recipe", metadata={"help": "of the runs"})
     rows: list[str] | None = field(default=None, metadata={"help": "of the table; null for all"})
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "of splits"})
     train: bool = field(default=True, metadata={"help": "false: only what is there already"})
+
+
+def words(options: Options, name: str, seed: int) -> list[str]:
+    """What a row means on the command line of a training."""
+    network = [f"backbone={options.backbone}", f"backbone.weights={options.weights}"]
+    if options.model is not None:
+        network.append(f"backbone.model={options.model}")
+    if options.options:
+        given = ", ".join(f"{key}: {value}" for key, value in options.options.items())
+        network.append(f"backbone.options={{{given}}}")
+    return [
+        *ROWS[name].split(), "data=nih", f"data.root={options.root}", "logger=none", *network,
+        f"seed={seed}", f"split.folds={FOLDS}", f"split.fold={','.join(map(str, range(FOLDS)))}",
+        f"hydra.sweep.dir={_folder(options, name, seed)}",
+    ]  # fmt: skip
+
+
+def _folder(options: Options, name: str, seed: int) -> Path:
+    return Path(options.folder) / name / f"seed{seed}"
 
 
 def train(options: Options, name: str, seed: int) -> list[Run]:
@@ -77,15 +102,9 @@ def train(options: Options, name: str, seed: int) -> list[Run]:
     Raises:
         UserError: a training failed; or a run is not there and none is to be trained.
     """
-    folder = Path(options.folder) / name / f"seed{seed}"
-    words = [
-        *ROWS.get(name, "").split(), "data=nih", f"data.root={options.root}", "logger=none",
-        f"backbone.weights={options.weights}", "backbone.options={pad_type: same}", f"seed={seed}",
-        f"split.folds={FOLDS}", f"split.fold={','.join(map(str, range(FOLDS)))}",
-        f"hydra.sweep.dir={folder}",
-    ]  # fmt: skip
+    folder = _folder(options, name, seed)
     if options.train:
-        command = [sys.executable, "-m", "cardiomegaly.train", "-m", *words]
+        command = [sys.executable, "-m", "cardiomegaly.train", "-m", *words(options, name, seed)]
         if subprocess.run(command, check=False).returncode:  # noqa: S603
             raise UserError(f"rows: a training of {name} failed, with seed {seed}")
     runs = [read_run(path) for path in find_runs(folder)]
@@ -166,6 +185,10 @@ def act(options: Options) -> None:
         UserError: as `train`.
     """
     names = options.rows or list(ROWS)
+    if unknown := set(names) - set(ROWS):
+        raise UserError(
+            f"rows: there is no {', '.join(sorted(unknown))}; there are: {', '.join(ROWS)}"
+        )
     images = ImageFolder(Path(options.root))
     rows: dict[str, Figures] = {}
     for name in names:

@@ -1,0 +1,53 @@
+"""The recipe's table: what each row trains, and how folds and seeds become one figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from benchmarks import recipe
+from cardiomegaly.evaluation.intervals import interval
+from tests.words import compose_training
+
+LITE = {"backbone": "timm", "model": "tf_efficientnet_lite0", "options": None}
+
+
+@pytest.mark.parametrize(("name", "network"), [("frozen", {}), ("recipe_no_average", LITE)])
+def test_a_row_is_five_folds_of_one_training(name: str, network: dict[str, str]) -> None:
+    options = recipe.Options("nih", "weights.safetensors", **network)  # type: ignore[arg-type]
+    configs = compose_training(recipe.words(options, name, 3))
+    assert [config.split.fold for config in configs] == list(range(5))
+    config = configs[0]
+    assert config.backbone.model.startswith(network.get("model", "mobilenetv1_100"))
+    assert config.backbone.options == (None if network else {"pad_type": "same"})
+    assert config.backbone.trainable == ("none" if name == "frozen" else "all")
+    assert config.seed == 3
+    assert not config.averaging
+
+
+def test_figures_are_those_of_all_folds_together_averaged_over_seeds() -> None:
+    random = np.random.default_rng(0)
+    target = np.arange(60) % 3 == 0
+    images = pd.DataFrame(
+        {
+            "image": [f"{number:02}.png" for number in range(60)],
+            "patient_id": np.arange(60) // 2,
+            "target": target.astype(int),
+            "view_position": np.where(np.arange(60) % 5 < 3, "PA", "AP"),
+        }
+    )
+    seeds, expected = [], []
+    for _ in range(2):
+        table = images.assign(logit=target + random.normal(size=60), split="test")
+        folds = [table[fold::5].assign() for fold in random.permutation(5)]
+        folds[0] = pd.concat([folds[0], folds[1].assign(split="val", logit=-99.0)])
+        seeds.append(folds)
+        views = {"AUROC": table, "AUROC PA": table[table["view_position"] == "PA"]}
+        expected.append({k: roc_auc_score(v["target"], v["logit"]) for k, v in views.items()})
+    figures = recipe.judge(seeds, validation=0.5, pointing=0.5)
+    for name, mean in pd.DataFrame(expected).mean().items():
+        estimate = interval(figures.statistics[str(name)])
+        assert estimate.value == pytest.approx(mean)
+        assert estimate.low < mean < estimate.high
