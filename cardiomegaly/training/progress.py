@@ -81,7 +81,7 @@ def _region(edges: list[float] | None) -> str:
 
 def _data_lines(config: Config, datamodule: CardiomegalyDataModule) -> list[str]:
     generated = " (a generated cohort, no patients; for NIH say data=nih data.root=FOLDER)"
-    labelled = datamodule.labelled
+    labelled, finding = datamodule.labelled, config.data.finding.lower()
     return [
         f"data: {config.data.name}{generated if config.data.phantom is not None else ''} in "
         f"{config.data.root}; {labelled.n_rows:,} rows in {labelled.label_file.name}, "
@@ -90,7 +90,7 @@ def _data_lines(config: Config, datamodule: CardiomegalyDataModule) -> list[str]
         f"split: {config.split.file or config.split.name}",
         *(
             f"{part:<5} {len(table):>7,} images of {table['patient_id'].nunique():>6,} patients, "
-            f"{table['target'].mean():6.1%} with cardiomegaly"
+            f"{table['target'].mean():6.1%} with {finding}"
             for part, table in datamodule.parts.items()
         ),
     ]

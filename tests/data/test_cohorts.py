@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,9 +73,14 @@ def test_the_publishers_own_split(
 
 @pytest.mark.slow
 def test_another_finding_is_trained_evaluated_and_named(
-    trained: Callable[..., Path], phantom_root: Path, tmp_path: Path
+    trained: Callable[..., Path],
+    phantom_root: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     folder = trained(tmp_path / "run", "data.finding=Effusion", "cohort=all")
+    assert re.search(r"test +\d+ images of +\d+ patients, +\d+\.\d% with effusion", caplog.text)
     table = load_labelled_images(read_data("nih", {"root": str(phantom_root)})).table
     effusion = table.set_index("image")["findings"].str.contains("Effusion")
     split = pd.read_csv(folder / "split.csv").set_index("image")["target"]
