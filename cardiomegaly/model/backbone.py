@@ -26,6 +26,7 @@ from cardiomegaly import UserError
 from cardiomegaly.config import BackboneConfig
 from cardiomegaly.model.building import TARGET, build
 from cardiomegaly.model.folding import fold_batch_norms
+from cardiomegaly.model.weights import near_models
 
 WHITE = 255.0
 TOKENS = "tokens"
@@ -221,8 +222,8 @@ def _create(config: BackboneConfig) -> nn.Module:
         return build({TARGET: config._target_, **options}, "backbone", nn.Module, {})
     if not timm.is_model(config.model):  # nor "hf_hub:...", which timm would look up in the network
         raise UserError(
-            f"backbone.model: timm does not know {config.model!r}; timm.list_models() names what "
-            "it knows"
+            f"backbone.model: timm does not know {config.model!r}; "
+            f"{near_models(config.model.partition('.')[0])}timm.list_models() names what it knows"
         )
     try:
         cfg = timm.get_pretrained_cfg(config.model)

@@ -15,6 +15,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +160,18 @@ def pretrained_weights(timm_name: str) -> PretrainedWeights:
         known = timm.list_models(f"{architecture}.*", pretrained=True)
         raise UserError(
             f"backbone.model={timm_name}: timm has no pretrained weights of that name; "
-            + (f"it has {', '.join(known)}; " if known else "")
+            + (f"it has {', '.join(known)}; " if known else near_models(architecture))
             + "or give backbone.weights=PATH, or backbone.weights=none to train from scratch"
         )
     url = hf_hub_url(cfg.hf_hub_id, cfg.hf_hub_filename or "model.safetensors")
     return PretrainedWeights(f"{cfg.architecture}.{cfg.tag}", url, "x-linked-etag", cfg.hf_hub_id)
+
+
+def near_models(architecture: str) -> str:
+    """Words of a message: timm's names that resemble one that it does not know."""
+    known = timm.is_model(architecture)
+    near = [] if known else get_close_matches(architecture, timm.list_models())
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 def hub_network(name: str, download: Download) -> tuple[str, dict[str, Any]]:

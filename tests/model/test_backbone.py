@@ -158,7 +158,7 @@ def test_options_reach_timm(composed: Callable[..., DictConfig], imagenet_weight
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["backbone.model=resnet51"], r"backbone\.model: timm does not know 'resnet51'"),
+        (["backbone.model=resnet51"], r"timm does not know 'resnet51'; did you mean .*resnet50"),
         (["backbone.options={padding: same}"], r"backbone\.options: mobilenetv1.* does not take"),
         (
             ["backbone.last_stage=[layer9]", "backbone.trainable=last_stage"],
