@@ -25,6 +25,7 @@ def test_two_that_go_on_with_one_run(tiny: list[str], undisturbed: bytes, tmp_pa
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == undisturbed
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_trains_into(tiny: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with alone(folder):

@@ -92,6 +92,7 @@ def test_flips_and_models_are_averaged(trained_run: Path, phantom_root: Path) ->
     assert plain["image"].tolist() == ["array 0", "array 1"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_tested_with_flips_is_used_with_them(
     trained: Callable[..., Path], phantom_root: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_which_checkpoint_is_gone_on_from(folder: Path) -> None:
     assert choose_checkpoint(folder) is None
 
 
+@pytest.mark.slow
 def test_every_epoch_is_kept_and_a_moved_run_keeps_its_best(trained: Train, tmp_path: Path) -> None:
     """No epoch after the first is better, before the move and after it."""
     first = trained(tmp_path / "first", "trainer.max_epochs=2", *STAYS_BEST)

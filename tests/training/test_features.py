@@ -92,6 +92,7 @@ def test_auto_is_recorded_as_what_it_was_and_resumed_so(trained: Train, tmp_path
     assert read_run(run.folder).meta["features"] == "reuse"
 
 
+@pytest.mark.slow
 def test_without_augmentation_it_equals_live_training(trained: Train, tmp_path: Path) -> None:
     common = ("augment=none", "trainer.max_epochs=3", "features.views=1")
     live = read_run(trained(tmp_path / "live", *common))

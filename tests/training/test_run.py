@@ -341,6 +341,7 @@ def test_automatic_batch_size_needs_a_gpu(composed: Callable[..., DictConfig]) -
         device.check_device(config.check(composed("trainer.batch_size=auto")).trainer)
 
 
+@pytest.mark.slow
 def test_automatic_batch_size_is_the_largest_that_fits(
     composed: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
