@@ -44,13 +44,15 @@ from cardiomegaly.training.record import Run, find_runs, read_run
 
 RECIPE = "recipe"
 FOLDS = 5
+REGION = "recipe_region"
 ONE_VIEW = "recipe, without flips at test"
+BOTH = "recipe and recipe_region, averaged"
 ROWS = {
     "frozen": "cohort=all trainer.max_epochs=40 features.views=4",
     "all_trained": "cohort=all backbone.trainable=all augment.vertical_flip=0 trainer.max_epochs=5",
     RECIPE: "+experiment=recipe",
     "recipe_unbalanced": "+experiment=recipe balance=false",
-    "recipe_region": "+experiment=recipe backbone.region=heart backbone.image_size=320",
+    REGION: "+experiment=recipe backbone.region=heart backbone.image_size=320",
     "recipe_no_hearts": "+experiment=recipe trainer.attention_weight=0",
     "recipe_constant_rate": "+experiment=recipe schedule=none",
     "recipe_no_average": "+experiment=recipe averaging=none",
@@ -178,6 +180,22 @@ def _one_view(run: Run, images: ImageFolder) -> pd.DataFrame:
     return table.assign(logit=np.concatenate([predictor.predict(b).logits for b in batches]))
 
 
+def average(
+    first: Sequence[Sequence[pd.DataFrame]], second: Sequence[Sequence[pd.DataFrame]]
+) -> list[list[pd.DataFrame]]:
+    """The mean probability of two rows, by seed and fold, as `predict model=[a,b]` gives it."""
+
+    def mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+        of_other = other.set_index("image")["probability"]
+        probability = (one["probability"] + one["image"].map(of_other)) / 2
+        return one.assign(probability=probability, logit=np.log(probability / (1 - probability)))
+
+    return [
+        [mean(*folds) for folds in zip(*seeds, strict=True)]
+        for seeds in zip(first, second, strict=True)
+    ]
+
+
 def act(options: Options) -> None:
     """Train what is missing and print the table.
 
@@ -191,15 +209,19 @@ def act(options: Options) -> None:
         )
     images = ImageFolder(Path(options.root))
     rows: dict[str, Figures] = {}
+    predictions = {}
     for name in names:
         seeds = [train(options, name, seed) for seed in options.seeds]
         runs = [run for folds in seeds for run in folds]
         validation = float(np.mean([run.history["val/auroc"].iloc[-1] for run in runs]))
-        tables = [[run.predictions for run in folds] for folds in seeds]
+        predictions[name] = tables = [[run.predictions for run in folds] for folds in seeds]
         rows[name] = judge(tables, validation, point(runs, images))
         if name == RECIPE:
             tables = [[_one_view(run, images) for run in folds] for folds in seeds]
             rows[ONE_VIEW] = judge(tables, validation, rows[name].pointing)
+    if {RECIPE, REGION} <= set(names):
+        both = average(predictions[RECIPE], predictions[REGION])
+        rows[BOTH] = judge(both, float("nan"), float("nan"))
     first = next(iter(rows.values())).statistics
     header = ["", "validation", *first, "pointing", "AUROC from that of the recipe"]
     print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
