@@ -26,7 +26,8 @@ import pandas as pd
 import torch
 from omegaconf import MISSING
 
-from cardiomegaly import UserError, cli
+from benchmarks.linear import fit_and_predict, pooled_features
+from cardiomegaly import UserError, cli, config
 from cardiomegaly.data.boxes import NUMBERS, find_boxes
 from cardiomegaly.data.image_folder import ImageFolder
 from cardiomegaly.evaluation.influence import ranking_statistics
@@ -38,15 +39,18 @@ from cardiomegaly.evaluation.intervals import (
     paired_difference,
 )
 from cardiomegaly.evaluation.localisation import score_maps
+from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.model.predictor import Predictor
+from cardiomegaly.model.weights import load_weights
 from cardiomegaly.reports.localise import boxed_hearts
-from cardiomegaly.training.record import Run, find_runs, read_run
+from cardiomegaly.training.record import SPLIT, Run, find_runs, read_run
 
 RECIPE = "recipe"
 FOLDS = 5
 REGION = "recipe_region"
 ONE_VIEW = "recipe, without flips at test"
 BOTH = "recipe and recipe_region, averaged"
+LINEAR = "logistic regression on frozen features"
 ROWS = {
     "frozen": "cohort=all trainer.max_epochs=40 features.views=4",
     "all_trained": "cohort=all backbone.trainable=all augment.vertical_flip=0 trainer.max_epochs=5",
@@ -79,17 +83,22 @@ class Options:
     train: bool = field(default=True, metadata={"help": "false: only what is there already"})
 
 
-def words(options: Options, name: str, seed: int) -> list[str]:
-    """What a row means on the command line of a training."""
+def _network(options: Options) -> list[str]:
     network = [f"backbone={options.backbone}", f"backbone.weights={options.weights}"]
     if options.model is not None:
         network.append(f"backbone.model={options.model}")
     if options.options:
         given = ", ".join(f"{key}: {value}" for key, value in options.options.items())
         network.append(f"backbone.options={{{given}}}")
+    return network
+
+
+def words(options: Options, name: str, seed: int) -> list[str]:
+    """What a row means on the command line of a training."""
     return [
-        *ROWS[name].split(), "data=nih", f"data.root={options.root}", "logger=none", *network,
-        f"seed={seed}", f"split.folds={FOLDS}", f"split.fold={','.join(map(str, range(FOLDS)))}",
+        *ROWS[name].split(), "data=nih", f"data.root={options.root}", "logger=none",
+        *_network(options), f"seed={seed}", f"split.folds={FOLDS}",
+        f"split.fold={','.join(map(str, range(FOLDS)))}",
         f"hydra.sweep.dir={_folder(options, name, seed)}",
     ]  # fmt: skip
 
@@ -180,6 +189,24 @@ def _one_view(run: Run, images: ImageFolder) -> pd.DataFrame:
     return table.assign(logit=np.concatenate([predictor.predict(b).logits for b in batches]))
 
 
+def regress(
+    options: Options, seeds: Sequence[Sequence[Run]], images: ImageFolder
+) -> list[list[pd.DataFrame]]:
+    """Predictions of `linear`, trained and tested on the images of each run."""
+    chosen = config.check(cli.compose(config.CONF_DIR, cli.read_words(_network(options))))
+    backbone = Backbone(chosen.backbone)
+    load_weights(backbone.model, Path(options.weights))
+    splits = [[pd.read_csv(run.folder / SPLIT) for run in folds] for folds in seeds]
+    features = pooled_features(backbone, images, splits[0][0]["image"].tolist())
+    return [
+        [
+            fit_and_predict(split, run.predictions, features)
+            for split, run in zip(*of_seed, strict=True)
+        ]
+        for of_seed in zip(splits, seeds, strict=True)
+    ]
+
+
 def average(
     first: Sequence[Sequence[pd.DataFrame]], second: Sequence[Sequence[pd.DataFrame]]
 ) -> list[list[pd.DataFrame]]:
@@ -219,6 +246,7 @@ def act(options: Options) -> None:
         if name == RECIPE:
             tables = [[_one_view(run, images) for run in folds] for folds in seeds]
             rows[ONE_VIEW] = judge(tables, validation, rows[name].pointing)
+            rows[LINEAR] = judge(regress(options, seeds, images), float("nan"), float("nan"))
     if {RECIPE, REGION} <= set(names):
         both = average(predictions[RECIPE], predictions[REGION])
         rows[BOTH] = judge(both, float("nan"), float("nan"))
@@ -226,13 +254,17 @@ def act(options: Options) -> None:
     header = ["", "validation", *first, "pointing", "AUROC from that of the recipe"]
     print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
     for name, figures in rows.items():
-        cells = [name, f"{figures.validation:.3f}"]
+        cells = [name, _known(figures.validation, 3)]
         cells += [_written(interval(value)) for value in figures.statistics.values()]
-        cells.append(f"{figures.pointing:.2f}")
+        cells.append(_known(figures.pointing, 2))
         if RECIPE in rows and name != RECIPE:
             other = rows[RECIPE].statistics["AUROC"]
             cells.append(_written(paired_difference(figures.statistics["AUROC"], other)[0]))
         print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def _known(value: float, digits: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _written(estimate: Estimate) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks import recipe
+from benchmarks import linear, recipe
 from cardiomegaly.evaluation.intervals import interval
 from tests.words import compose_training
 
@@ -61,3 +61,17 @@ def test_two_rows_are_averaged_image_by_image() -> None:
     assert both["probability"].tolist() == pytest.approx([0.3, 0.5])
     assert both["logit"].tolist() == pytest.approx([np.log(3 / 7), 0])
     assert both["target"].tolist() == [0, 1]
+
+
+def test_the_regression_learns_from_training_images_alone() -> None:
+    random = np.random.default_rng(0)
+    split = pd.DataFrame({"image": [f"{i:02}" for i in range(90)], "target": np.arange(90) % 2})
+    split["split"] = np.repeat(["train", "val", "test"], 30)
+    values = random.normal(size=(90, 4)) + 3 * split[["target"]].to_numpy()
+    features = pd.DataFrame(values[::-1], index=split["image"].tolist()[::-1])
+    predictions = split[split["split"] != "train"].sample(frac=1, random_state=0)
+    made = linear.fit_and_predict(split, predictions, features)
+    assert roc_auc_score(made["target"], made["logit"]) > 0.99
+    others = split.assign(target=split["target"].where(split["split"] == "train", 0))
+    again = linear.fit_and_predict(others, predictions, features)
+    np.testing.assert_array_equal(made["logit"], again["logit"])
