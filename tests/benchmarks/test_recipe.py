@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import linear, recipe
+from cardiomegaly import UserError
 from cardiomegaly.evaluation.intervals import interval
 from tests.words import compose_training
 
@@ -75,3 +76,9 @@ def test_the_regression_learns_from_training_images_alone() -> None:
     others = split.assign(target=split["target"].where(split["split"] == "train", 0))
     again = linear.fit_and_predict(others, predictions, features)
     np.testing.assert_array_equal(made["logit"], again["logit"])
+
+
+def test_a_misspelt_row_is_one_line() -> None:
+    options = recipe.Options("nih", "weights.safetensors", rows=["recipee"])
+    with pytest.raises(UserError, match="rows: there is no recipee; there are: frozen, all_trai"):
+        recipe.act(options)
