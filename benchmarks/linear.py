@@ -1,7 +1,7 @@
 """What a frozen network gives without a head: logistic regression on its pooled features.
 
 Features are the mean over positions, standardised on the training images; both classes weigh the
-same. C was set to 0.001 before any figure was seen and is not tuned.
+same. C was set to 0.001 before any figure was seen.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from cardiomegaly.evaluation.localisation import score_maps
 from cardiomegaly.model.backbone import Backbone
 from cardiomegaly.model.predictor import Predictor
 from cardiomegaly.model.weights import load_weights
+from cardiomegaly.reports.ensemble import average
 from cardiomegaly.reports.localise import boxed_hearts
 from cardiomegaly.training.record import SPLIT, Run, find_runs, read_run
 
@@ -207,22 +208,6 @@ def regress(
     ]
 
 
-def average(
-    first: Sequence[Sequence[pd.DataFrame]], second: Sequence[Sequence[pd.DataFrame]]
-) -> list[list[pd.DataFrame]]:
-    """The mean probability of two rows, by seed and fold, as `predict model=[a,b]` gives it."""
-
-    def mean(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-        of_other = other.set_index("image")["probability"]
-        probability = (one["probability"] + one["image"].map(of_other)) / 2
-        return one.assign(probability=probability, logit=np.log(probability / (1 - probability)))
-
-    return [
-        [mean(*folds) for folds in zip(*seeds, strict=True)]
-        for seeds in zip(first, second, strict=True)
-    ]
-
-
 def act(options: Options) -> None:
     """Train what is missing and print the table.
 
@@ -248,7 +233,10 @@ def act(options: Options) -> None:
             rows[ONE_VIEW] = judge(tables, validation, rows[name].pointing)
             rows[LINEAR] = judge(regress(options, seeds, images), float("nan"), float("nan"))
     if {RECIPE, REGION} <= set(names):
-        both = average(predictions[RECIPE], predictions[REGION])
+        both = [
+            [average({RECIPE: whole, REGION: region}) for whole, region in zip(*folds, strict=True)]
+            for folds in zip(predictions[RECIPE], predictions[REGION], strict=True)
+        ]
         rows[BOTH] = judge(both, float("nan"), float("nan"))
     first = next(iter(rows.values())).statistics
     header = ["", "validation", *first, "pointing", "AUROC from that of the recipe"]

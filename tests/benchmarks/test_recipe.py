@@ -54,16 +54,6 @@ def test_figures_are_those_of_all_folds_together_averaged_over_seeds() -> None:
         assert estimate.low < mean < estimate.high
 
 
-def test_two_rows_are_averaged_image_by_image() -> None:
-    first = pd.DataFrame({"image": ["a", "b"], "probability": [0.2, 0.9], "target": [0, 1]})
-    second = pd.DataFrame({"image": ["b", "a"], "probability": [0.1, 0.4], "target": [1, 0]})
-    [[both]] = recipe.average([[first]], [[second]])
-    assert both["image"].tolist() == ["a", "b"]
-    assert both["probability"].tolist() == pytest.approx([0.3, 0.5])
-    assert both["logit"].tolist() == pytest.approx([np.log(3 / 7), 0])
-    assert both["target"].tolist() == [0, 1]
-
-
 def test_the_regression_learns_from_training_images_alone() -> None:
     random = np.random.default_rng(0)
     split = pd.DataFrame({"image": [f"{i:02}" for i in range(90)], "target": np.arange(90) % 2})
